@@ -1,0 +1,65 @@
+"""Schedules: numbers that change with the frame (exploration, entropy, clipping, learning rate).
+
+Written in a spec as a bare number, or as `{name, start_val, end_val, start_step, end_step}` (SLM Lab's
+`explore_var_spec`); steps are frames. Unlike SLM Lab's, each does what its name says in both directions, and an
+`end_val` of 0 is a value like any other.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.spec.schema import hyper, key
+
+NAMES = ("no_decay", "linear_decay", "rate_decay", "periodic_decay")
+
+
+@hyper
+class Schedule:
+    """A number as a function of the frame. Its values are data, so sessions with different schedules share a program."""
+
+    name: str = key("linear_decay", doc="shape of the decay", choices=NAMES)
+    start_val: float = key(doc="value until `start_step`")
+    end_val: float | None = key(None, doc="value from `end_step` on; none: `start_val`")
+    start_step: float = key(0.0, doc="frame at which the decay begins", low=0)
+    end_step: float = key(0.0, doc="frame at which the decay ends", low=0)
+
+
+def value(schedule: Schedule, frame: Any) -> jax.Array:
+    """The value of a schedule at a frame, a float32 scalar.
+
+    With progress `p = clip((frame - start_step) / (end_step - start_step), 0, 1)` (1 when the interval is empty and
+    over) and `d = start_val - end_val`:
+
+    - `no_decay`: `start_val`;
+    - `linear_decay`: `end_val + d (1 - p)`;
+    - `rate_decay`: `end_val + d (0.9^(20 p) - 0.9^20 p)`, geometric (20 factors of 0.9, as in SLM Lab), shifted so
+      that it arrives at `end_val` exactly;
+    - `periodic_decay`: `end_val + d/2 (1 + cos(10 pi p)) (1 - p)`, five damped oscillations between the two values.
+    """
+    start = jnp.asarray(schedule.start_val, jnp.float32)
+    if schedule.name == "no_decay" or schedule.end_val is None:
+        return start
+    end = jnp.asarray(schedule.end_val, jnp.float32)
+    elapsed = jnp.asarray(frame, jnp.float32) - schedule.start_step
+    span = jnp.asarray(schedule.end_step, jnp.float32) - schedule.start_step
+    p = jnp.clip(jnp.where(span > 0, elapsed / jnp.where(span > 0, span, 1.0), elapsed >= 0), 0.0, 1.0)
+    shape = {
+        "linear_decay": 1.0 - p,
+        "rate_decay": 0.9 ** (20.0 * p) - 0.9**20 * p,
+        "periodic_decay": 0.5 * (1.0 + jnp.cos(10.0 * jnp.pi * p)) * (1.0 - p),
+    }[schedule.name]
+    return end + (start - end) * shape
+
+
+def at(hp: Any, frame: Any) -> Any:
+    """`hp` with every schedule in it replaced by its value at `frame`, and `hp.frame` set."""
+    is_schedule = lambda node: isinstance(node, Schedule)  # noqa: E731
+    now = jax.tree.map(lambda node: value(node, frame) if is_schedule(node) else node, hp, is_leaf=is_schedule)
+    return now._replace(frame=frame)
+
+
+def final(hp: Any) -> Any:
+    """`hp` as it is after every schedule has ended: what a finished agent is evaluated with."""
+    return at(hp, jnp.asarray(jnp.iinfo(jnp.int32).max, jnp.int32))

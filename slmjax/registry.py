@@ -1,0 +1,70 @@
+"""Which name in a spec stands for which object: one line each, imported only when the name is used.
+
+A user's own package needs no line here: a spec may say `module:attribute` wherever it may say a name.
+"""
+
+import difflib
+import importlib
+from typing import Any
+
+from slmjax.types import UserError
+
+_GYMNAX = (
+    "CartPole-v1 Pendulum-v1 Acrobot-v1 MountainCar-v0 MountainCarContinuous-v0 "
+    "Asterix-MinAtar Breakout-MinAtar Freeway-MinAtar Seaquest-MinAtar SpaceInvaders-MinAtar "
+    "Catch-bsuite DeepSea-bsuite MemoryChain-bsuite UmbrellaChain-bsuite DiscountingChain-bsuite SimpleBandit-bsuite "
+    "FourRooms-misc MetaMaze-misc PointRobot-misc BernoulliBandit-misc GaussianBandit-misc Reacher-misc Swimmer-misc "
+    "Pong-misc FrozenLake-misc"
+)
+
+TABLES: dict[str, dict[str, str]] = {
+    "algorithm": {
+        "Random": "slmjax.algos.random:RANDOM",
+        "DQN": "slmjax.algos.dqn:DQN",
+        "DoubleDQN": "slmjax.algos.dqn:DOUBLE_DQN",
+        "PPO": "slmjax.algos.ppo:PPO",
+    },
+    "memory": {
+        "OnPolicyBatchReplay": "slmjax.memory.rollout:OnPolicyBatchReplay",
+        "Replay": "slmjax.memory.replay:Replay",
+    },
+    "net": {
+        "MLPNet": "slmjax.nets.mlp:MLPNet",
+    },
+    "env": dict.fromkeys(_GYMNAX.split(), "slmjax.envs.gymnax:make"),
+}
+
+
+def names(kind: str) -> list[str]:
+    """The names that a spec may use for `kind` ('algorithm', 'memory', 'net', 'env'), sorted."""
+    return sorted(TABLES[kind])
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """`" Did you mean 'X'?"` for the closest valid name, or an empty string when none is close."""
+    folded = {v.lower(): v for v in valid}
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.6)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object behind a name, or behind `module:attribute`.
+
+    Raises:
+        UserError: no such name (says the nearest), no such module, or no such attribute.
+    """
+    target = TABLES[kind].get(name, name)
+    if ":" not in target:
+        raise UserError(f"unknown {kind} {name!r}.{nearest(name, names(kind))} Known: {', '.join(names(kind))}.")
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{kind} {name!r}: cannot import {module!r} ({error}).") from error
+    except AttributeError as error:
+        raise UserError(f"{kind} {name!r}: module {module!r} has no attribute {attribute!r}.") from error
+
+
+def register(kind: str, name: str, target: str) -> None:
+    """Gives `module:attribute` a short name for this process."""
+    TABLES[kind][name] = target
