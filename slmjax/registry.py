@@ -5,6 +5,7 @@ A user's own package needs no line here: a spec may say `module:attribute` where
 
 import difflib
 import importlib
+import re
 from typing import Any
 
 from slmjax.types import UserError
@@ -41,10 +42,16 @@ def names(kind: str) -> list[str]:
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """`" Did you mean 'X'?"` for the closest valid name, or an empty string when none is close."""
+    """`" Did you mean 'X'?"` for the closest valid name (or the first that it begins), or an empty string."""
     folded = {v.lower(): v for v in valid}
     close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.6)
+    close = close or [v for v in folded if len(name) > 2 and v.startswith(str(name).lower())]
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def is_target(name: str) -> bool:
+    """True for a text of the form `module:attribute`."""
+    return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", name) is not None
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -54,15 +61,16 @@ def resolve(kind: str, name: str) -> Any:
         UserError: no such name (says the nearest), no such module, or no such attribute.
     """
     target = TABLES[kind].get(name, name)
-    if ":" not in target:
+    if not is_target(target):
         raise UserError(f"unknown {kind} {name!r}.{nearest(name, names(kind))} Known: {', '.join(names(kind))}.")
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
+        found = importlib.import_module(module)
+    except ImportError as error:
         raise UserError(f"{kind} {name!r}: cannot import {module!r} ({error}).") from error
-    except AttributeError as error:
-        raise UserError(f"{kind} {name!r}: module {module!r} has no attribute {attribute!r}.") from error
+    if not hasattr(found, attribute):
+        raise UserError(f"{kind} {name!r}: module {module!r} has no attribute {attribute!r}.")
+    return getattr(found, attribute)
 
 
 def register(kind: str, name: str, target: str) -> None:

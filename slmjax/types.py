@@ -193,7 +193,9 @@ class Step(NamedTuple):
 
 class VectorEnv(NamedTuple):
     """`num_envs` environments that reset themselves: `reset(key) -> (state, obs [E, ...])` and
-    `step(key, state, action [E, ...]) -> (state, Step)`. The other fields are those of `Env`."""
+    `step(key, state, action [E, ...]) -> (state, Step)`. `render(state [E, ...], index=0)` draws environment `index`.
+    The other fields are those of `Env`.
+    """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[Key, PyTree, PyTree], tuple[PyTree, Step]]
@@ -201,7 +203,7 @@ class VectorEnv(NamedTuple):
     action_space: Space
     num_envs: int
     max_steps: int | None = None
-    render: Callable[[PyTree], np.ndarray] | None = None
+    render: Callable[..., np.ndarray] | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------- agents

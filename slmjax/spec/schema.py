@@ -67,13 +67,13 @@ def is_data(annotation: Any) -> bool:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key,))
 def hyper(cls: type) -> type:
     """A frozen, keyword-only dataclass, registered as a pytree with its float and nested fields as data."""
-    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     hints = typing.get_type_hints(made)
     fields = [f.name for f in dataclasses.fields(made)]
     data = [name for name in fields if is_data(hints[name])]
     jax.tree_util.register_dataclass(made, data, [name for name in fields if name not in data])
-    made.__hyper__ = True  # type: ignore[attr-defined]
-    return made
+    made.__hyper__ = True
+    return made  # type: ignore[no-any-return]
 
 
 def hints(cls: type) -> dict[str, Any]:

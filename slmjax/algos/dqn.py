@@ -1,0 +1,144 @@
+"""Deep Q-learning (Mnih et al. 2015) and double DQN (van Hasselt et al. 2016).
+
+    act: epsilon-greedy on Q(s, .)
+    every `training_frequency` steps: remember them; then `training_iter` times
+        sample a batch from the ring
+        descend `training_batch_iter` times on  loss( r + gamma (1 - terminated) Q_target(s', a*) - Q(s, a) )
+    the target network follows every `update_frequency` frames
+
+The two differ in who picks `a*`: the target network itself (DQN) or the online one (double DQN).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
+from slmjax.memory import replay
+from slmjax.nets.mlp import Net, Tail, build
+from slmjax.nets.optim import descend, optimizer
+from slmjax.policies.exploration import POLICIES, greedy as best_action
+from slmjax.policies.schedules import Schedule
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, SpecError, VectorEnv
+
+
+@hyper
+class DQNKeys:
+    """`agent.algorithm` of name `DQN` or `DoubleDQN`."""
+
+    name: str = key("DQN", doc="name of the algorithm")
+    action_pdtype: str = key("Argmax", doc="distribution over actions", choices=("default", "Argmax"))
+    action_policy: str = key("epsilon_greedy", doc="exploration", choices=tuple(POLICIES))
+    explore_var_spec: float | Schedule = key(
+        Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0), doc="epsilon, or the temperature of boltzmann", low=0
+    )
+    gamma: float = key(0.99, doc="discount factor", low=0, high=1)
+    training_frequency: int = key(1, doc="steps of each environment between two training events", low=1)
+    training_iter: int = key(1, doc="batches of one training event", low=1)
+    training_batch_iter: int = key(1, doc="gradient steps on each batch", low=1)
+    training_start_step: int = key(1000, doc="frames remembered before training begins", low=0)
+
+
+class Learner(NamedTuple):
+    """What a DQN knows beside its ring."""
+
+    params: PyTree
+    target: PyTree
+    opt_state: PyTree
+
+
+# (online parameters, target parameters) -> the parameters that pick the next action
+Picker = Callable[[PyTree, PyTree], PyTree]
+
+
+def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
+    """A DQN agent whose next action is picked by the network that `picker` returns.
+
+    Raises:
+        SpecError: the ring cannot hold a batch or a rollout.
+    """
+    alg, mem = hp.algorithm, hp.memory
+    rollout_size = alg.training_frequency * env.num_envs
+    rows = replay.capacity(mem, rollout_size)
+    if alg.training_start_step > rows:
+        raise SpecError(
+            f"expected at most {rows} frames, the size of the memory, got {alg.training_start_step}.",
+            "agent.algorithm.training_start_step",
+        )
+    net: Net = build(hp.net, env.observation_space, (Tail(env.action_space.n, hp.net.critic_init_std),))
+    updates = alg.training_iter * alg.training_batch_iter
+
+    def scores(params: PyTree, obs: PyTree) -> Array:
+        (q,), _ = net.apply(params, obs, ())
+        return q
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        params = net.init(rng)
+        learner = Learner(params, jax.tree.map(jnp.copy, params), _optimizer(hp).init(params))
+        return AgentState(learner, replay.init(replay.example(env), rows))
+
+    def act(
+        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
+    ) -> tuple[Array, PyTree, PyTree]:
+        q = scores(state.learner.params, obs)
+        explore = POLICIES[hp.algorithm.action_policy]
+        return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
+
+    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
+        del rng
+        return state._replace(memory=replay.add(state.memory, rollout, hp.frame))
+
+    def loss(params: PyTree, target: PyTree, batch: replay.Batch, hp: HP) -> tuple[Array, Array]:
+        q_tm1, q_t = scores(params, batch.obs), scores(target, batch.final_obs)
+        q_t_selector = scores(jax.lax.stop_gradient(picker(params, target)), batch.final_obs)
+        error = td_error(q_tm1, batch.action, q_target(batch.r_t, batch.discount_t, q_t, q_t_selector))
+        return weighted_mean(PUNISH[hp.net.loss_spec.name](error), batch.weight), jnp.mean(jnp.max(q_tm1, -1))
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        ring = replay.add(state.memory, rollout, hp.frame)
+        written = hp.frame + rollout_size
+        indices = replay.sample_indices(
+            hp.memory, rng, hp.algorithm.training_iter, rows=rows, num_envs=env.num_envs, newest=rollout_size,
+            frame=written,
+        )  # fmt: skip
+        target = state.learner.target
+
+        def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], Array]:
+            params, opt_state = carry
+            batch = replay.gather(hp.memory, ring, index, hp.algorithm.gamma, num_envs=env.num_envs, frame=written)
+            (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
+            params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
+            return (params, opt_state), jnp.stack([value, q, optax.global_norm(gradient)])
+
+        repeated = jnp.repeat(indices, hp.algorithm.training_batch_iter, 0)
+        (params, opt_state), logs = jax.lax.scan(learn, (state.learner.params, state.learner.opt_state), repeated)
+        learner = Learner(params, follow(target, params, hp, rollout_size), opt_state)
+        value, q, norm = logs.mean(0)
+        metrics = {"loss": value, "q_value": q, "grad_norm": norm}
+        metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
+        return AgentState(learner, ring), metrics
+
+    return Agent(
+        init, act, update, observe, horizon=alg.training_frequency, warmup=alg.training_start_step, opt_steps=updates
+    )
+
+
+def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:
+    """The target network after an update that took `frames`: moved when a multiple of `update_frequency` was passed."""
+    period = hp.net.update_frequency
+    due = (hp.frame + frames) // period > hp.frame // period
+    share = 1.0 if hp.net.update_type == "replace" else hp.net.polyak_coef
+    return optax.incremental_update(params, target, jnp.where(due, share, 0.0))
+
+
+def _optimizer(hp: HP) -> optax.GradientTransformation:
+    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
+
+
+DQN = Algorithm(DQNKeys, partial(make, picker=lambda online, target: target), (Discrete,), ("Replay",))
+DOUBLE_DQN = Algorithm(DQNKeys, partial(make, picker=lambda online, target: online), (Discrete,), ("Replay",))

@@ -1,0 +1,57 @@
+"""Losses, in rlax's grammar. Each returns one number a transition (`[B]` or `[T, E]`); the caller averages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.types import Array
+
+
+def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
+    """`stop_gradient(target) - q(s, a)` for scores `[B, A]`, actions `[B]` and targets `[B]`."""
+    q_a = jnp.take_along_axis(q_tm1, a_tm1[:, None], -1)[:, 0]
+    return jax.lax.stop_gradient(target_tm1) - q_a
+
+
+def q_target(r_t: Array, discount_t: Array, q_t: Array, q_t_selector: Array) -> Array:
+    """`r_t + discount_t q_t(argmax q_t_selector)`, `[B]`.
+
+    Q-learning when both scores are the target network's (Mnih et al. 2015); double Q-learning when the online network
+    selects and the target network values (van Hasselt et al. 2016, equation 4).
+    """
+    best = jnp.argmax(q_t_selector, -1)
+    return r_t + discount_t * jnp.take_along_axis(q_t, best[:, None], -1)[:, 0]
+
+
+def clipped_surrogate(log_ratio: Array, advantage: Array, clip_eps: Any) -> Array:
+    """PPO's pessimistic loss `-min(rho A, clip(rho, 1 - eps, 1 + eps) A)` (Schulman et al. 2017, equation 7)."""
+    rho = jnp.exp(log_ratio)
+    return -jnp.minimum(rho * advantage, jnp.clip(rho, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
+
+
+def clipped_value(value: Array, old_value: Array, target: Array, clip_eps: Any, punish: Callable) -> Array:
+    """The worse of the plain value loss and that of a prediction moved by at most `clip_eps` from the old one."""
+    moved = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
+    return jnp.maximum(punish(value - target), punish(moved - target))
+
+
+def huber(error: Array, delta: float = 1.0) -> Array:
+    """`error^2 / 2` within `delta` of zero, linear beyond (Huber 1964)."""
+    size = jnp.abs(error)
+    inner = jnp.minimum(size, delta)
+    return 0.5 * inner**2 + delta * (size - inner)
+
+
+PUNISH: dict[str, Callable[[Array], Array]] = {
+    "MSELoss": jnp.square,
+    "SmoothL1Loss": huber,
+    "HuberLoss": huber,
+    "L1Loss": jnp.abs,
+}
+
+
+def weighted_mean(x: Array, weight: Array) -> Array:
+    """Mean of `x` over the entries with weight; 0 if there are none. Same shapes."""
+    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1e-8)

@@ -1,0 +1,206 @@
+"""Proximal policy optimisation (Schulman et al. 2017), discrete and continuous.
+
+    act for `time_horizon` steps, keeping the log-probability and the value of each
+    advantages by GAE, bootstrapped from the true successors
+    `training_epoch` times, over shuffled minibatches: descend
+        clipped surrogate + val_loss_coef * value loss - entropy_coef * entropy
+
+Observation statistics are those of the time of acting while a rollout is learned from (so the first ratio is exactly
+1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return (Engstrom
+et al. 2020, "reward scaling"); reported returns stay raw.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.algos import normalize
+from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, weighted_mean
+from slmjax.algos.returns import discounts, gae
+from slmjax.algos.shuffle import permutation
+from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
+from slmjax.nets.optim import descend
+from slmjax.policies.distributions import action_head
+from slmjax.policies.schedules import Schedule
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, PyTree, Rollout, SpecError
+from slmjax.types import VectorEnv
+
+
+@hyper
+class PPOKeys:
+    """`agent.algorithm` of name `PPO`."""
+
+    name: str = key("PPO", doc="name of the algorithm")
+    action_pdtype: str = key("default", doc="distribution over actions")
+    action_policy: str = key("default", doc="how it is explored: sampled", choices=("default",))
+    gamma: float = key(0.99, doc="discount factor", low=0, high=1)
+    lam: float = key(0.95, doc="lambda of generalised advantage estimation", low=0, high=1)
+    clip_eps_spec: float | Schedule = key(0.2, doc="how far the probability ratio may move", low=0)
+    entropy_coef_spec: float | Schedule = key(0.01, doc="weight of the entropy bonus")
+    val_loss_coef: float = key(0.5, doc="weight of the value loss", low=0)
+    time_horizon: int = key(128, doc="steps of each environment in a rollout", low=1)
+    minibatch_size: int = key(128, doc="transitions of one gradient step", low=1)
+    training_epoch: int = key(4, doc="passes over a rollout", low=1)
+    clip_vloss: bool = key(False, doc="clip the value loss as the surrogate is")
+    normalize_advantages: bool = key(True, doc="standardise the advantages of each minibatch")
+    normalize_obs: bool = key(False, doc="standardise observations by running statistics")
+    normalize_return: bool = key(False, doc="divide rewards by the running deviation of the discounted return")
+
+
+class Learner(NamedTuple):
+    """What a PPO agent knows."""
+
+    params: PyTree
+    opt_state: PyTree
+    obs_moments: Any  # Moments, or () when observations are not normalised
+    return_moments: Any  # Moments, or ()
+    running_return: Any  # [E] discounted return of the episode under way, or ()
+
+
+class Extras(NamedTuple):
+    """What acting leaves for learning, `[T, E, ...]`."""
+
+    raw: Array  # the draw before clipping or squashing
+    log_prob: Array
+    value: Array
+
+
+class Sample(NamedTuple):
+    """One transition as the loss needs it, `[B, ...]`."""
+
+    obs: PyTree
+    raw: Array
+    log_prob: Array
+    value: Array
+    advantage: Array
+    target: Array
+    weight: Array
+
+
+def make(hp: HP, env: VectorEnv) -> Agent:
+    """A PPO agent.
+
+    Raises:
+        SpecError: a rollout that does not divide into minibatches, or a distribution that does not fit.
+    """
+    alg, size = hp.algorithm, hp.algorithm.time_horizon * env.num_envs
+    if size % alg.minibatch_size:
+        raise SpecError(
+            f"expected a divisor of the rollout, time_horizon {alg.time_horizon} x num_envs {env.num_envs} = {size}, "
+            f"got {alg.minibatch_size}.",
+            "agent.algorithm.minibatch_size",
+        )
+    if alg.normalize_obs and not (isinstance(env.observation_space, Box) and env.observation_space.dtype == jnp.float32):
+        raise SpecError(f"expected float observations, got {env.observation_space}.", "agent.algorithm.normalize_obs")
+    head = action_head(alg.action_pdtype, env.action_space)
+    net = build_actor_critic(hp.net, env.observation_space, head, env.action_space.shape)
+    gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
+
+    def see(learner: Learner, obs: PyTree) -> PyTree:
+        return normalize.apply(learner.obs_moments, obs) if alg.normalize_obs else obs
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        params = net.init(rng)
+        moments = normalize.init(jnp.zeros(env.observation_space.shape)) if alg.normalize_obs else ()
+        returns = normalize.init(jnp.zeros(())) if alg.normalize_return else ()
+        running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()
+        return AgentState(Learner(params, actor_critic_optimizer(hp.net).init(params), moments, returns, running))
+
+    def act(
+        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
+    ) -> tuple[Array, PyTree, PyTree]:
+        policy, value = net.both(state.learner.params, see(state.learner, obs))
+        raw = policy.mode() if greedy else policy.sample(rng)
+        return policy.action(raw), carry, Extras(raw, policy.log_prob(raw), value)
+
+    def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, dict[str, Array]]:
+        policy, value = net.both(params, batch.obs)
+        advantage = _standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
+        log_ratio = policy.log_prob(batch.raw) - batch.log_prob
+        clip, punish = hp.algorithm.clip_eps_spec, PUNISH[hp.net.loss_spec.name]
+        mean = lambda x: weighted_mean(x, batch.weight)  # noqa: E731
+        policy_loss = mean(clipped_surrogate(log_ratio, advantage, clip))
+        if alg.clip_vloss:
+            value_loss = mean(clipped_value(value, batch.value, batch.target, clip, punish))
+        else:
+            value_loss = mean(punish(value - batch.target))
+        entropy = mean(policy.entropy())
+        total = policy_loss + hp.algorithm.val_loss_coef * value_loss - hp.algorithm.entropy_coef_spec * entropy
+        # (rho - 1) - log rho estimates the KL divergence without bias and is never negative (Schulman 2020).
+        logs = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        logs |= {"approx_kl": mean(jnp.expm1(log_ratio) - log_ratio)}
+        logs |= {"clip_fraction": mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(jnp.float32))}
+        return total, logs
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        learner = _see_rewards(state.learner, rollout, hp) if alg.normalize_return else state.learner
+        reward = normalize.scale(learner.return_moments, rollout.reward) if alg.normalize_return else rollout.reward
+        v_t = net.value(learner.params, see(learner, rollout.final_obs))
+        ended = rollout.terminated | rollout.truncated
+        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
+        advantage = gae(reward, discount_t, rollout.extras.value, v_t, ended, hp.algorithm.lam)
+        samples = Sample(
+            see(learner, rollout.obs),
+            *rollout.extras,
+            advantage,
+            advantage + rollout.extras.value,
+            rollout.valid.astype(jnp.float32),
+        )
+        samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
+
+        def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
+            params, opt_state = carry
+            batch = jax.tree.map(lambda x: x[index], samples)
+            (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
+            logs |= {"grad_norm": optax.global_norm(gradient)}
+            return descend(actor_critic_optimizer(hp.net), gradient, opt_state, params), logs
+
+        orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))
+        minibatches = orders.reshape(gradient_steps, alg.minibatch_size)
+        (params, opt_state), logs = jax.lax.scan(learn, (learner.params, learner.opt_state), minibatches)
+        metrics = jax.tree.map(jnp.mean, logs)
+        metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
+        metrics |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
+        learner = learner._replace(params=params, opt_state=opt_state)
+        if alg.normalize_obs:
+            learner = _see_observations(learner, rollout)
+        return AgentState(learner), metrics
+
+    return Agent(init, act, update, _forget, horizon=alg.time_horizon, opt_steps=gradient_steps)
+
+
+def _forget(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
+    # PPO has no warm-up: a rollout that is not learned from is dropped.
+    del rollout, rng, hp
+    return state
+
+
+def _standardize(x: Array, weight: Array) -> Array:
+    mean = weighted_mean(x, weight)
+    deviation = jnp.sqrt(weighted_mean((x - mean) ** 2, weight))
+    return (x - mean) / (deviation + 1e-8)
+
+
+def _see_observations(learner: Learner, rollout: Rollout) -> Learner:
+    flat = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
+    weight = rollout.valid.reshape(-1).astype(jnp.float32)
+    return learner._replace(obs_moments=normalize.update(learner.obs_moments, flat, weight))
+
+
+def _see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
+    def step(running: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        reward, ended, valid = now
+        running = jnp.where(valid, hp.algorithm.gamma * running + reward, running)
+        return jnp.where(ended, 0.0, running), running
+
+    ended = rollout.terminated | rollout.truncated
+    running, returns = jax.lax.scan(step, learner.running_return, (rollout.reward, ended, rollout.valid))
+    weight = rollout.valid.reshape(-1).astype(jnp.float32)
+    moments = normalize.update(learner.return_moments, returns.reshape(-1), weight)
+    return learner._replace(return_moments=moments, running_return=running)
+
+
+PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",))

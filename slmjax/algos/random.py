@@ -1,0 +1,43 @@
+"""Uniform random actions: the baseline that every strength is measured against."""
+
+import jax
+
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, MultiBinary, MultiDiscrete
+from slmjax.types import PyTree, Rollout, VectorEnv
+
+
+@hyper
+class RandomKeys:
+    """`agent.algorithm` of name `Random`."""
+
+    name: str = key("Random", doc="name of the algorithm")
+    training_frequency: int = key(32, doc="steps of each environment between two rows' bookkeeping", low=1)
+
+
+def make(hp: HP, env: VectorEnv) -> Agent:
+    """An agent that samples its action space and learns nothing."""
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        del rng, hp
+        return AgentState(())
+
+    def act(
+        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
+    ) -> tuple[Array, PyTree, PyTree]:
+        del state, hp, greedy
+        num_envs = jax.tree.leaves(obs)[0].shape[0]
+        return jax.vmap(env.action_space.sample)(jax.random.split(rng, num_envs)), carry, ()
+
+    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
+        del rollout, rng, hp
+        return state
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        del rollout, rng, hp
+        return state, {}
+
+    return Agent(init, act, update, observe, horizon=hp.algorithm.training_frequency)
+
+
+RANDOM = Algorithm(RandomKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ())

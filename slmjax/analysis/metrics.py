@@ -1,0 +1,215 @@
+"""What a table of returns amounts to: SLM Lab's metrics, with every division guarded. `docs/metrics.md` says more.
+
+R_i is `total_reward` of row i and `str_i = R_i - random_baseline` its strength. Rows whose R_i is not finite
+(no episode has finished yet) count nowhere. A metric that is undefined is None; none is ever infinite.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from slmjax.analysis.statistics import Floats, bootstrap_ci, iqm
+from slmjax.analysis.tables import Failed, align, before_failure, last_finite
+
+SCALARS = (
+    "strength",
+    "max_strength",
+    "final_strength",
+    "sample_efficiency",
+    "training_efficiency",
+    "stability",
+    "final_return_ma",
+    "final_eval_reward",
+)
+NEGLIGIBLE = 1e-6  # of the largest |return| in sight: below it a strength is rounding error (returns are float32 means)
+
+
+def moving_average(frame: npt.ArrayLike, total_reward: npt.ArrayLike, window_frames: float) -> Floats:
+    """Mean of the finite `total_reward` over the rows `j <= i` with `frame[j] > frame[i] - window_frames`.
+
+    SLM Lab averages 100 rows; a window in frames is the same where rows are `log_frequency` apart
+    (`window_frames = 100 * log_frequency`) and stays so where they are not. O(rows log rows), no Python loop over rows.
+
+    Args:
+        frame: `[rows]` (shared) or `[S, rows]`, never decreasing along the rows.
+        total_reward: `[rows]` or `[S, rows]`; what is not finite is left out.
+        window_frames: width of the window in frames, positive.
+
+    Returns:
+        An array of the shape of `total_reward`; NaN where the window holds no finite value.
+
+    Raises:
+        ValueError: the window is not positive, or the frames decrease.
+    """
+    clock, reward = np.asarray(frame, np.float64), np.asarray(total_reward, np.float64)
+    if not window_frames > 0:
+        raise ValueError(f"the window must be positive, got {window_frames}")
+    if (np.diff(clock, axis=-1) < 0).any():
+        raise ValueError("frames must not decrease from row to row")
+    known = np.isfinite(reward)
+    # Prefix sums of what is left after a constant is taken out: a large offset costs no digits, a flat line stays flat.
+    offset = np.where(known, reward, 0.0).sum(-1, keepdims=True) / np.maximum(known.sum(-1, keepdims=True), 1)
+    sums = _prefix(np.where(known, reward - offset, 0.0))
+    counts = _prefix(known.astype(np.float64))
+    first = [np.searchsorted(lane, lane - window_frames, side="right") for lane in np.atleast_2d(clock)]
+    start = np.broadcast_to(np.reshape(first, clock.shape), reward.shape)
+    total = sums[..., 1:] - np.take_along_axis(sums, start, axis=-1)
+    number = counts[..., 1:] - np.take_along_axis(counts, start, axis=-1)
+    return np.where(number > 0, offset + total / np.maximum(number, 1.0), np.nan)
+
+
+def session_metrics(df: pd.DataFrame, random_baseline: float | None) -> dict[str, float | None]:
+    """The scalars of one session (formulas: SLM Lab's `analysis.py`; N is the number of rows with a return).
+
+    - `strength = 1/N sum_i str_i`, `max_strength = max_i str_i`, `final_strength = str_N`, in units of reward;
+    - `sample_efficiency = sum_i (str_i / frame_i) / sum_i (1 / frame_i)`, in units of reward, and
+      `training_efficiency`, the same over `opt_step`: see `efficiency`;
+    - `stability` in [0, 1]: see `stability`;
+    - `final_return_ma`, the last `total_reward_ma`: the score; `final_eval_reward`, the last greedy evaluation.
+
+    Args:
+        df: a session's table (`tables.session_df`).
+        random_baseline: mean return of the random policy; None where it is unknown: strengths then count from 0, and
+            `random_baseline` in the result is None to say so.
+
+    Returns:
+        A float or None for every name in `SCALARS`, and `random_baseline`.
+    """
+    baseline = None if random_baseline is None else _or_none(random_baseline)
+    rows = df[np.isfinite(df["total_reward"])]
+    strength = rows["total_reward"].to_numpy(np.float64) - (baseline or 0.0)
+    values = {
+        "strength": strength.mean() if strength.size else np.nan,
+        "max_strength": strength.max() if strength.size else np.nan,
+        "final_strength": strength[-1] if strength.size else np.nan,
+        "sample_efficiency": efficiency(strength, rows["frame"]),
+        "training_efficiency": efficiency(strength, rows["opt_step"]),
+        "stability": stability(strength, negligible(rows["total_reward"], baseline)),
+        "final_return_ma": last_finite(df, "total_reward_ma"),
+        "final_eval_reward": last_finite(df, "eval_reward"),
+    }
+    return {name: _or_none(value) for name, value in values.items()} | {"random_baseline": baseline}
+
+
+def trial_metrics(
+    sessions: Sequence[pd.DataFrame], random_baseline: float | None, failed: Failed = ()
+) -> dict[str, Any]:
+    """The scalars of a trial: means over its sessions, how far they agree, and each session's own.
+
+    Failed sessions are listed and never averaged in. A scalar that is None in some sessions is averaged over the
+    others; `no_episode` lists those that never finished an episode, so that nobody takes their absence for success.
+
+    Args:
+        sessions: the sessions' tables, in the order of their indices.
+        random_baseline: as in `session_metrics`.
+        failed: indices of the failed sessions, or a mapping from them to the frame at which they failed.
+
+    Returns:
+        JSON-ready (None where undefined): `num_sessions` (failed ones included), `failed`, `no_episode`,
+        `random_baseline`, every name in `SCALARS`, `consistency`, `final_return_ma_std` (ddof 1), `_iqm`, `_ci95` (of
+        the mean) and `_iqm_ci95` (lists of two, bootstrap), and `sessions`, one mapping a session.
+    """
+    baseline = None if random_baseline is None else _or_none(random_baseline)
+    per_session = [_session_entry(index, df, baseline, failed) for index, df in enumerate(sessions)]
+    sound = [entry for entry in per_session if not entry["failed"]]
+    final = _known(sound, "final_return_ma")
+    return {
+        "num_sessions": len(sessions),
+        "failed": [entry["session"] for entry in per_session if entry["failed"]],
+        "no_episode": [entry["session"] for entry in sound if entry["final_return_ma"] is None],
+        "random_baseline": baseline,
+        **{name: _mean(_known(sound, name)) for name in SCALARS},
+        "consistency": _or_none(consistency([sessions[entry["session"]] for entry in sound], baseline)),
+        "final_return_ma_std": _or_none(final.std(ddof=1) if final.size > 1 else np.nan),
+        "final_return_ma_ci95": [_or_none(end) for end in bootstrap_ci(final)],
+        "final_return_ma_iqm": _or_none(iqm(final) if final.size else np.nan),
+        "final_return_ma_iqm_ci95": [_or_none(end) for end in bootstrap_ci(final, iqm)],
+        "sessions": per_session,
+    }
+
+
+def efficiency(strength: npt.ArrayLike, clock: npt.ArrayLike) -> float:
+    """`sum_i (str_i / t_i) / sum_i (1 / t_i)`: the mean strength when early rows count more, in units of reward.
+
+    This is what SLM Lab documents. What it computes, `sum_i (str_i / t_i) / sum_i str_i`, is the mean of 1/t weighted
+    by strength: an agent that learns early and then forgets beats one that learns as early and remembers, and the
+    divisor may be 0 or negative. Here no row can lower the metric by being better, the value lies between the least and
+    the largest strength, and with evenly spaced rows it is the mean height of the learning curve over log t.
+
+    Rows whose clock is not positive (no gradient step yet) are left out; NaN when none remains.
+    """
+    strength, clock = np.asarray(strength, np.float64), np.asarray(clock, np.float64)
+    weight = np.divide(1.0, clock, out=np.zeros_like(clock), where=clock > 0)
+    return float(strength @ weight / weight.sum()) if weight.any() else float("nan")
+
+
+def stability(strength: npt.ArrayLike, tiny: float = 0.0) -> float:
+    """`1 - sum_i max(str_i - str_{i+1}, 0) / sum_i |str_i|` over i < N, and at least 0: 1 never lost anything.
+
+    SLM Lab's formula with |str_i| for str_i in the divisor, the same wherever no strength is negative; there it lies in
+    [0, 1] by itself. Negative strengths can make SLM Lab's negative, huge or infinite.
+
+    NaN with fewer than two rows, or when the strengths average at most `tiny` in size: there was nothing to lose.
+    """
+    strength = np.asarray(strength, np.float64)
+    size = np.abs(strength[:-1])
+    if not size.size or size.mean() <= tiny:
+        return float("nan")
+    lost = np.maximum(-np.diff(strength), 0.0).sum()
+    return float(max(0.0, 1.0 - lost / size.sum()))
+
+
+def consistency(sessions: Sequence[pd.DataFrame], random_baseline: float | None) -> float:
+    """`1 - sum_i 2 std_j(str_ij) / sum_i |mean_j(str_ij)|` over sessions j, and at least 0: 1 when they are all alike.
+
+    SLM Lab's formula (std with ddof 1) with |mean| for mean, the same wherever the mean strength is not negative. 0
+    when two standard deviations are as large as the mean, or larger. Rows in which fewer than two sessions have a
+    return are left out; NaN when none remains or the means are negligible.
+    """
+    _, reward = align(sessions, "total_reward")
+    reward = np.sort(reward[:, np.isfinite(reward).sum(axis=0) >= 2], axis=0)  # sums free of the sessions' order
+    if not reward.size:
+        return float("nan")
+    average = np.nanmean(reward, axis=0) - (random_baseline or 0.0)
+    if np.abs(average).mean() <= negligible(reward, random_baseline):
+        return float("nan")
+    return float(max(0.0, 1.0 - 2.0 * np.nanstd(reward, axis=0, ddof=1).sum() / np.abs(average).sum()))
+
+
+def negligible(reward: npt.ArrayLike, baseline: float | None) -> float:
+    """The size up to which a strength among these returns is rounding error, not a result."""
+    reward = np.asarray(reward, np.float64)
+    largest = np.abs(reward[np.isfinite(reward)]).max(initial=abs(baseline or 0.0))
+    return float(NEGLIGIBLE * largest)
+
+
+def _session_entry(index: int, df: pd.DataFrame, random_baseline: float | None, failed: Failed) -> dict[str, Any]:
+    """What `trial_metrics` says of one session."""
+    failed_frame = failed[index] if isinstance(failed, Mapping) and index in failed else None
+    rows = before_failure(index, df, failed)
+    frame = int(df["frame"].iloc[-1]) if len(df) else 0
+    head = {"session": index, "failed": index in failed, "failed_frame": failed_frame, "frame": frame}
+    return head | session_metrics(rows, random_baseline)
+
+
+def _prefix(values: Floats) -> Floats:
+    """Sums of the first 0, 1, ..., n values along the last axis."""
+    return np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+
+
+def _known(entries: Sequence[Mapping[str, Any]], name: str) -> Floats:
+    """The values of one scalar that are not None, sorted, so that no sum depends on the order of the sessions."""
+    return np.sort([entry[name] for entry in entries if entry[name] is not None]).astype(np.float64)
+
+
+def _mean(values: Floats) -> float | None:
+    return _or_none(values.mean() if values.size else np.nan)
+
+
+def _or_none(value: float | np.floating[Any] | Floats) -> float | None:
+    """A float, or None for what is not finite."""
+    return float(value) if math.isfinite(value) else None

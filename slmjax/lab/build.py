@@ -1,0 +1,90 @@
+"""From a spec to the things that run: environments, agent, program, population."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slmjax import registry
+from slmjax.envs import make_env
+from slmjax.population import Population, make_population, stack
+from slmjax.session import Program, make_program, session_key
+from slmjax.spec import locate
+from slmjax.spec.sections import Spec
+from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
+
+
+class Trial(NamedTuple):
+    """One spec, ready to run.
+
+    Attributes:
+        spec: what was asked for.
+        program: the functions of one session.
+        population: the same over all sessions.
+        keys: one key a session, `[S]`, on the devices.
+        hp: hyperparameters `[S]`, on the devices.
+    """
+
+    spec: Spec
+    program: Program
+    population: Population
+    keys: Key
+    hp: HP
+
+
+def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
+    """The agent that a spec describes: `init`, `act`, `update`, to `jit` and `vmap` at will.
+
+    Raises:
+        SpecError: the algorithm cannot act in the environment, or its keys contradict each other.
+    """
+    env = env or make_env(spec.env)
+    name = spec.agent.algorithm.name
+    algorithm: Algorithm = registry.resolve("algorithm", name)
+    if not isinstance(env.action_space, algorithm.actions):
+        able = [n for n in registry.names("algorithm") if _acts_in(n, env)]
+        raise SpecError(
+            f"{name} cannot act in {spec.env.name}, whose actions are {env.action_space}. "
+            f"These can: {', '.join(able)}.",
+            "agent.algorithm.name",
+        )
+    return algorithm.make(spec.hp, env)
+
+
+def _acts_in(name: str, env: VectorEnv) -> bool:
+    return isinstance(env.action_space, registry.resolve("algorithm", name).actions)
+
+
+def make_session(spec: Spec) -> Program:
+    """The program of one session of a spec: `init`, `segment`, `evaluate`, pure functions.
+
+    Raises:
+        SpecError: see `make_agent`.
+    """
+    env = make_env(spec.env)
+    eval_env = make_env(dataclasses.replace(spec.env, num_envs=spec.meta.eval_episodes))
+    return make_program(make_agent(spec, env), env, eval_env, spec.meta.log_frequency)
+
+
+def make_trial(spec: Spec, trial: int = 0) -> Trial:
+    """Everything that one trial needs, placed on the devices but not compiled.
+
+    Raises:
+        SpecError: see `make_agent`; its text says where in the file the wrong key is.
+    """
+    try:
+        program = make_session(spec)
+    except SpecError as error:
+        raise locate(error, spec) from error
+    # Nothing has been compiled yet, but every shape and every name has been used: what is wrong shows here.
+    jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
+    population = make_population(program, spec.meta.max_session)
+    keys = jax.vmap(lambda i: session_key(spec.meta.seed, trial, i))(jnp.arange(spec.meta.max_session))
+    hp = population.pad(stack([spec.hp] * spec.meta.max_session))
+    return Trial(spec, program, population, population.pad(keys), hp)
+
+
+def budget(spec: Spec, program: Program) -> int:
+    """Frames of a run: `env.max_frame`, rounded up to whole iterations."""
+    return -(-spec.env.max_frame // program.iteration_frames) * program.iteration_frames

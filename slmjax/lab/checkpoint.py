@@ -1,0 +1,127 @@
+"""Complete checkpoints through Orbax: everything a run is, committed atomically, the last two kept.
+
+A run is stored as its leaves by name, without the copies that pad a population, so it can be continued on another
+number of devices. The best learner of each session is part of its state.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from slmjax.lab.build import Trial
+from slmjax.lab.history import History
+from slmjax.lab.loop import Run
+from slmjax.types import PyTree, UserError
+
+KEEP = 2
+
+
+class Checkpoints:
+    """The checkpoints under one folder. Orbax (1 s to import) is only loaded when the first one is made or read."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` need not exist yet."""
+        self.folder = folder
+        self._manager: Any = None
+
+    def _open(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp
+
+            options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, enable_async_checkpointing=True)
+            self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
+        return self._manager
+
+    def latest(self) -> int | None:
+        """Frame of the newest committed checkpoint, None if there is none."""
+        if not self.folder.is_dir() or not any(self.folder.iterdir()):
+            return None
+        return self._open().latest_step()
+
+    def save(self, trial: Trial, run: Run) -> None:
+        """Copies a run to the host and writes it in the background; a checkpoint of that frame is not written twice."""
+        import orbax.checkpoint as ocp
+
+        manager = self._open()
+        if manager.latest_step() == run.frame:
+            return
+        sessions = _to_host(trial.population.unpad(run.sessions))
+        history = {name: np.array(values) for name, values in run.history.columns.items()}
+        about = {"frame": run.frame, "wall_t": run.history.wall_t, "sessions": run.history.size}
+        args = ocp.args.Composite(
+            sessions=ocp.args.StandardSave(sessions),
+            history=ocp.args.StandardSave(history),
+            about=ocp.args.JsonSave(about),
+        )
+        manager.save(run.frame, args=args)
+
+    def load(self, trial: Trial) -> Run:
+        """The newest run that can be read; an unreadable one is named and the one before it is taken.
+
+        Raises:
+            UserError: no checkpoint fits this spec.
+        """
+        steps = sorted(self._open().all_steps(), reverse=True)
+        problems = []
+        for step in steps:
+            try:
+                return self._restore(trial, step)
+            except UserError:
+                raise
+            except Exception as error:  # noqa: BLE001 whatever Orbax says of a damaged file, the next one may be whole
+                problems.append(f"{self.folder / str(step)}: {str(error).splitlines()[0] if str(error) else error!r}")
+        raise UserError("no readable checkpoint:\n  " + "\n  ".join(problems))
+
+    def _restore(self, trial: Trial, step: int) -> Run:
+        import orbax.checkpoint as ocp
+
+        names = ("sessions", "history", "about")
+        readers = (ocp.args.StandardRestore(), ocp.args.StandardRestore(), ocp.args.JsonRestore())
+        found = self._open().restore(step, args=ocp.args.Composite(**dict(zip(names, readers, strict=True))))
+        sessions = trial.population.pad(_from_host(found["sessions"], trial))
+        columns = {name: np.array(values) for name, values in found["history"].items()}
+        return Run(step, sessions, History(trial.population.size, found["about"]["wall_t"], columns))
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self._manager.close()
+            self._manager = None
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
+    # A true copy: the device's buffer is donated to the next segment while the file is still being written.
+    return {name: np.array(jax.random.key_data(x) if _is_key(x) else x, copy=True) for name, x in _named(tree)}
+
+
+def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
+    size = trial.population.size
+    template = jax.eval_shape(jax.vmap(trial.program.init), trial.keys[:size], jax.tree.map(lambda x: x[:size], trial.hp))
+    wanted = dict(_named(template))
+    if set(wanted) != set(leaves):
+        odd = sorted(set(wanted) ^ set(leaves))[0]
+        raise UserError(f"the checkpoint was written by another kind of agent: {odd} is not in both.")
+
+    def leaf(name: str) -> Any:
+        want, value = wanted[name], np.asarray(leaves[name])
+        made = jax.random.wrap_key_data(value) if _is_key(want) else value
+        if made.shape != want.shape or made.dtype != want.dtype:
+            raise UserError(
+                f"the checkpoint does not fit the spec: {name} is {made.dtype}{list(made.shape)}, "
+                f"expected {want.dtype}{list(want.shape)}."
+            )
+        return made
+
+    return jax.tree.unflatten(jax.tree.structure(template), [leaf(name) for name in wanted])

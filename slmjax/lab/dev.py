@@ -1,0 +1,120 @@
+"""Mode `dev`: one session, few frames, every check on, and a picture of what the agent does.
+
+Does what one wishes to see before the long run: the shape of everything, whether every parameter moves in an update,
+whether gradients have a sensible size, the first NaN at the operation that made it, and a GIF.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slmjax.envs import make_env
+from slmjax.envs.gif import write_gif
+from slmjax.lab import folder as folders
+from slmjax.lab.build import Trial, make_agent, make_trial
+from slmjax.lab.report import write_report
+from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.policies import schedules
+from slmjax.session import Session
+from slmjax.spec.sections import Spec
+from slmjax.types import AgentState, PyTree, UserError
+
+UPDATES = 20  # updates that a dev run makes after its warm-up
+GIF_STEPS = 300
+
+
+def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
+    """A short run of one session with all checks: 0, or 1 when a check failed.
+
+    Raises:
+        UserError: the output folder cannot be written, or something became NaN (says in which operation).
+    """
+    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    trial = make_trial(_shorten(spec))
+    folder = folders.create(trial.spec, root)
+    say(f"{spec.name}: dev, {trial.spec.env.max_frame} frames of one session, NaN checks on\n{folder}")
+    with jax.debug_nans(True):
+        try:
+            run = start(trial)
+            say(shapes(run.sessions))
+            before = jax.tree.map(np.array, run.sessions.agent.learner)
+            run, seconds = compile_segment(trial, run)
+            say(f"compiled in {seconds:.1f} s")
+            run = learn(trial, run, lambda run: _print_row(run, say))
+        except FloatingPointError as error:
+            raise UserError(f"not a number: {str(error).splitlines()[0]}") from error
+    still = unchanged(before, run.sessions.agent.learner)
+    for name in still:
+        say(f"CHECK FAILED: parameter {name} did not change in {run.frame} frames")
+    if not still:
+        say("every parameter changed")
+    write_report(trial.spec, run.history, folder)
+    say(_render(trial, run, folder))
+    say(f"graphs: {folder / 'graph'}")
+    return 1 if still else 0
+
+
+def _shorten(spec: Spec) -> Spec:
+    agent = make_agent(spec)
+    size = agent.horizon * spec.env.num_envs
+    frames = (-(-agent.warmup // size) + UPDATES) * size
+    env = dataclasses.replace(spec.env, max_frame=min(spec.env.max_frame, frames))
+    meta = dataclasses.replace(spec.meta, max_session=1, log_frequency=max(1, frames // 20))
+    return dataclasses.replace(spec, env=env, meta=meta)
+
+
+def _print_row(run: Run, say: Any) -> bool:
+    columns = run.history.columns
+    shown = [n for n in ("total_reward", "loss", "grad_norm", "entropy", "explore_var", "lr") if n in columns]
+    values = "  ".join(f"{name} {columns[name][0, -1]:.4g}" for name in shown)
+    say(f"frame {run.frame}  {values}")
+    return True
+
+
+def shapes(session: Session) -> str:
+    """Shape and dtype of every array of a session, one a line, without the axis of sessions."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(session)
+    rows = [(jax.tree_util.keystr(path), f"{leaf.dtype}{list(leaf.shape[1:])}") for path, leaf in leaves]
+    wide = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{wide}}  {shape}" for name, shape in rows)
+
+
+def unchanged(before: PyTree, after: PyTree) -> list[str]:
+    """Names of the parameters (`params` of a learner) that are the same in both."""
+    old, new = getattr(before, "params", ()), getattr(after, "params", ())
+    named, _ = jax.tree_util.tree_flatten_with_path(old)
+    pairs = zip(named, jax.tree.leaves(new), strict=True)
+    return [jax.tree_util.keystr(path) for (path, a), b in pairs if np.array_equal(a, np.asarray(b))]
+
+
+def _render(trial: Trial, run: Run, folder: Path) -> str:
+    """Writes a GIF of one greedy episode, where the suite can be drawn: what to tell the person."""
+    env = make_env(dataclasses.replace(trial.spec.env, num_envs=1))
+    if env.render is None:
+        return f"no GIF: {trial.spec.env.name} cannot be drawn"
+    agent = make_agent(trial.spec, env)
+    learner = jax.tree.map(lambda x: x[0], run.sessions.agent.learner)
+    hp = schedules.at(trial.spec.hp, jnp.int32(run.frame))
+    key = jax.random.key(trial.spec.meta.seed)
+
+    @jax.jit
+    def step(state: PyTree, obs: PyTree, carry: PyTree, key: jax.Array) -> tuple:
+        act_key, env_key = jax.random.split(key)
+        action, carry, _ = agent.act(AgentState(learner), obs, carry, act_key, hp, True)
+        state, out = env.step(env_key, state, action)
+        return state, out.obs, carry, out.terminated | out.truncated
+
+    state, obs = jax.jit(env.reset)(key)
+    carry, frames = agent.carry(1), []
+    for i in range(GIF_STEPS):
+        frames.append(env.render(jax.tree.map(lambda x: np.asarray(x)[0], state)))
+        state, obs, carry, ended = step(state, obs, carry, jax.random.fold_in(key, i))
+        if bool(ended[0]):
+            break
+    path = folder / "graph" / f"{trial.spec.name}_t0_s0.gif"
+    write_gif(frames, path)
+    return f"greedy episode: {path}"

@@ -1,0 +1,51 @@
+"""What must be said to JAX before its backend starts."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_every_core() -> None:
+    """One XLA device a core where the backend is a CPU, so that sessions spread over cores as over GPUs.
+
+    A program of small networks gains nothing from XLA's own threads. Does nothing once a backend has started, or
+    where the person has chosen a number of devices.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
+        if jax.config.jax_num_cpu_devices < 1:
+            jax.config.update("jax_num_cpu_devices", cores())
+    except RuntimeError:
+        pass  # the backend runs already, with the devices it has
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept between runs: `SLMJAX_CACHE`, or the user's cache folder."""
+    root = os.environ.get("SLMJAX_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(root) if root else base / "slmjax" / "xla"
+
+
+def cache_programs() -> None:
+    """Keeps compiled programs on disk, per user and unreadable to others: who can write there can run code here.
+
+    Does nothing where a cache is configured already, or the folder cannot be made (a run must not fail for that).
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

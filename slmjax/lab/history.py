@@ -1,0 +1,68 @@
+"""The log rows of a population as they come in: one array `[S, rows]` a column."""
+
+import dataclasses
+
+import numpy as np
+
+from slmjax.session import Program
+
+
+@dataclasses.dataclass
+class History:
+    """Rows so far. `columns` maps a name to `[S, rows]`; `frame` and `wall_t` are the same for every session.
+
+    Attributes:
+        size: sessions.
+        wall_t: seconds spent in training so far, compilation and evaluation excluded.
+        columns: see above.
+    """
+
+    size: int
+    wall_t: float = 0.0
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.columns["frame"].shape[1] if self.columns else 0
+
+    def append(self, program: Program, rows: dict[str, np.ndarray], start: int, stop: int, seconds: float) -> None:
+        """Adds what `segment` returned between two frames; time is shared out evenly over those frames."""
+        step = program.row_frames
+        count = -(-stop // step) - start // step
+        frame = np.minimum((start // step + 1 + np.arange(count)) * step, stop)
+        fresh = {
+            "frame": frame,
+            "wall_t": self.wall_t + seconds * (frame - start) / max(stop - start, 1),
+            "fps": np.full(count, (stop - start) / max(seconds, 1e-9)),
+            "opt_step": np.maximum(frame // program.iteration_frames - program.warmup_iterations, 0)
+            * program.opt_steps,
+        }
+        fresh = {name: np.broadcast_to(values, (self.size, count)) for name, values in fresh.items()}
+        fresh |= {name: np.asarray(values)[:, :count] for name, values in rows.items()}
+        missing = np.full((self.size, count), np.nan)
+        fresh |= {"eval_reward": missing, "eval_reward_std": missing}
+        self.columns = {
+            name: np.concatenate([self.columns[name], values], 1) if self.columns else np.array(values)
+            for name, values in fresh.items()
+        }
+        self.wall_t += seconds
+
+    def note_evaluation(self, returns: np.ndarray) -> None:
+        """Writes an evaluation `[S, episodes]` into the newest row."""
+        self.columns["eval_reward"][:, -1] = returns.mean(1)
+        self.columns["eval_reward_std"][:, -1] = returns.std(1)
+
+    def failed(self) -> dict[int, int]:
+        """Sessions in which something became NaN or infinite -> the frame by which it had."""
+        if not self.columns:
+            return {}
+        last = self.columns["failed"][:, -1]
+        return {int(i): int(last[i]) for i in np.flatnonzero(last >= 0)}
+
+    def session(self, i: int) -> dict[str, np.ndarray]:
+        """Columns of one session, `[rows]` each, without the rows after it failed."""
+        columns = {name: values[i] for name, values in self.columns.items()}
+        failed = columns.pop("failed")
+        alive = failed < 0
+        return {name: values[alive] for name, values in columns.items()}

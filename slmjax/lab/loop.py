@@ -1,0 +1,78 @@
+"""The one loop of the lab: segments of a population, and a visit after each.
+
+A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How many rows a segment spans
+follows the clock (about half a second), so a visit costs nothing worth naming; what a session learns does not depend
+on it, because rows are computed inside the program. Evaluations and checkpoints that the spec asks for at certain
+frames happen at those frames.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from slmjax.lab.build import Trial, budget
+from slmjax.lab.history import History
+from slmjax.session import MAX_ROWS, Session
+
+VISIT_SECONDS = 0.5
+
+
+class Run(NamedTuple):
+    """A run under way: where it is, what it knows, what it has logged."""
+
+    frame: int
+    sessions: Session
+    history: History
+
+
+# Called after every segment; returning False ends the loop there.
+Visit = Callable[[Run], bool]
+
+
+def start(trial: Trial) -> Run:
+    """A run at frame 0."""
+    return Run(0, trial.population.init(trial.keys, trial.hp), History(trial.population.size))
+
+
+def compile_segment(trial: Trial, run: Run) -> tuple[Run, float]:
+    """Compiles the program by running a segment of no length: the run as it was, and the seconds it took."""
+    began = time.perf_counter()
+    sessions, _ = trial.population.segment(run.sessions, trial.hp, run.frame, run.frame)
+    jax.block_until_ready(sessions)
+    return run._replace(sessions=sessions), time.perf_counter() - began
+
+
+def learn(trial: Trial, run: Run, visit: Visit) -> Run:
+    """Continues a run to its budget, or until `visit` says no."""
+    program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
+    rows = 1
+    while run.frame < end:
+        marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
+        stop = min([(run.frame // program.row_frames + rows) * program.row_frames, end, *marks])
+        began = time.perf_counter()
+        sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop)
+        logs = {name: np.asarray(values) for name, values in logs.items()}
+        seconds = time.perf_counter() - began
+        run.history.append(program, logs, run.frame, stop, seconds)
+        if stop == end or _crossed(run.frame, stop, meta.eval_frequency):
+            returns = trial.population.evaluate(sessions, trial.hp, stop, False)
+            run.history.note_evaluation(np.asarray(returns))
+        done = max(1, -(-stop // program.row_frames) - run.frame // program.row_frames)
+        rows = int(np.clip(VISIT_SECONDS / max(seconds / done, 1e-9), 1, min(4 * rows, MAX_ROWS)))
+        run = Run(stop, sessions, run.history)
+        if not visit(run):
+            break
+    return run
+
+
+def _next(frame: int, period: int, row_frames: int) -> int:
+    """The end of the row in which the next multiple of `period` lies."""
+    mark = (frame // period + 1) * period
+    return -(-mark // row_frames) * row_frames
+
+
+def _crossed(before: int, now: int, period: int | None) -> bool:
+    return period is not None and now // period > before // period

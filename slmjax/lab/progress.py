@@ -1,0 +1,92 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from slmjax.lab.loop import Run
+
+LINE_SECONDS = 5.0  # between two plain lines
+
+
+def mean_return(run: Run) -> float:
+    """Mean of the newest `total_reward` over the sessions that have not failed; NaN before an episode has ended."""
+    if not run.history.rows:
+        return float("nan")
+    reward = run.history.columns["total_reward"][:, -1]
+    sound = np.isfinite(reward) & (run.history.columns["failed"][:, -1] < 0)
+    return float(reward[sound].mean()) if sound.any() else float("nan")
+
+
+def compact(number: float) -> str:
+    """`1234567` as `1.2M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Shows a run. A context manager; `say` prints a line beside the bar, `show` brings it up to date."""
+
+    def __init__(self, total: int, sessions: int, quiet: bool = False) -> None:
+        """`total` frames of each of `sessions` sessions."""
+        self.total, self.sessions, self.quiet = total, sessions, quiet
+        self.live = sys.stdout.isatty() and not quiet
+        self._bar: Any = None
+        self._last = -LINE_SECONDS
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (BarColumn(), TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, refresh_per_second=4)
+            self._task = self._bar.add_task("", total=self.total, text="compiling ...")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+    def show(self, run: Run) -> None:
+        """Brings the bar up to date, or prints a line if the last one is old enough or the run has ended."""
+        if self.quiet:
+            return
+        text = self.text(run)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=run.frame, text=text)
+        elif time.monotonic() - self._last >= LINE_SECONDS or run.frame >= self.total:
+            self._last = time.monotonic()
+            print(text, flush=True)
+
+    def text(self, run: Run) -> str:
+        """`frame 50k/200k  25%  690k frames/s  eta 0:12  return 123.4`, frames/s over all sessions."""
+        pace = run.frame / max(run.history.wall_t, 1e-9)
+        failed = len(run.history.failed())
+        parts = [
+            f"frame {compact(run.frame)}/{compact(self.total)}",
+            f"{100 * run.frame / self.total:3.0f}%",
+            f"{compact(pace * self.sessions)} frames/s",
+            f"eta {_duration((self.total - run.frame) / pace)}",
+            f"return {mean_return(run):.1f}",
+        ]
+        return "  ".join(parts + ([f"{failed} failed"] if failed else []))

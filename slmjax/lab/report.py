@@ -1,0 +1,48 @@
+"""From the rows of a run to tables, metrics and graphs. Drawn after the timed loop, never inside it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slmjax.lab.history import History
+from slmjax.spec.sections import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MA_ROWS = 100  # the moving average spans this many times `log_frequency` frames
+
+
+def session_tables(spec: Spec, history: History) -> "list[pd.DataFrame]":
+    """One table a session, with the moving average filled in."""
+    from slmjax.analysis.metrics import moving_average
+    from slmjax.analysis.tables import session_df
+
+    tables = []
+    for i in range(history.size):
+        columns = history.session(i)
+        window = MA_ROWS * spec.meta.log_frequency
+        columns["total_reward_ma"] = moving_average(columns["frame"], columns["total_reward"], window)
+        tables.append(session_df(columns))
+    return tables
+
+
+def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> dict[str, Any]:
+    """Writes the tables, metrics and graphs of a trial into a run's folder: the trial's metrics."""
+    from slmjax.analysis.baselines import random_baseline
+    from slmjax.analysis.graphs import graph_title, session_graph, trial_graph
+    from slmjax.analysis.metrics import trial_metrics
+    from slmjax.analysis.tables import write_csv, write_json
+
+    tables, failed = session_tables(spec, history), history.failed()
+    baseline = random_baseline(spec.env.name)
+    metrics = trial_metrics(tables, baseline, failed)
+    stem = f"{spec.name}_t{trial}"
+    for i, table in enumerate(tables):
+        write_csv(table, folder / "info" / f"{stem}_s{i}_session_df.csv")
+    write_json(metrics, folder / "info" / f"{stem}_trial_metrics.json")
+    for i, table in enumerate(tables):
+        path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
+        session_graph(table, path, graph_title(spec.name, spec.env.name, trial, i), baseline)
+    path = folder / "graph" / f"{stem}_trial_graph.png"
+    trial_graph(tables, path, graph_title(spec.name, spec.env.name, trial), failed, baseline)
+    return metrics

@@ -1,0 +1,110 @@
+"""Mode `train`: one trial, from a spec to a folder of checkpoints, tables and graphs."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from slmjax.lab import folder as folders
+from slmjax.lab.build import Trial, budget
+from slmjax.lab.checkpoint import Checkpoints
+from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.lab.progress import Progress, compact
+from slmjax.lab.report import write_report
+from slmjax.lab.stop import EXIT_RESUMABLE, StopRequest
+from slmjax.spec.sections import Spec
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class _Visitor:
+    """What the lab does after every segment."""
+
+    def __init__(self, trial: Trial, checkpoints: Checkpoints, progress: Progress, stop: StopRequest) -> None:
+        self.trial, self.checkpoints, self.progress, self.stop = trial, checkpoints, progress, stop
+        self.saved_at, self.saved_frame, self.failed = time.monotonic(), 0, set[int]()
+
+    def __call__(self, run: Run) -> bool:
+        self.progress.show(run)
+        for session, frame in run.history.failed().items():
+            if session not in self.failed:
+                self.failed.add(session)
+                self.progress.say(f"session {session} FAILED: not finite by frame {frame}; frozen, the others go on")
+        if self._due(run.frame):
+            self.checkpoints.save(self.trial, run)
+            self.saved_at, self.saved_frame = time.monotonic(), run.frame
+        return not self.stop.requested
+
+    def _due(self, frame: int) -> bool:
+        period = self.trial.spec.meta.checkpoint_frequency
+        if period is not None:
+            return frame // period > self.saved_frame // period
+        return time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+
+
+def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = False) -> int:
+    """Runs a trial in its folder: the exit code, 0 when it is complete, 75 when it was asked to stop and can go on.
+
+    Every session that fails is named; the code is 1 only when all of them did. With `resume`, it goes on from the
+    newest checkpoint in the folder, if there is one.
+
+    Raises:
+        UserError: the checkpoint in the folder fits another spec.
+    """
+    began, spec = time.perf_counter(), trial.spec
+    checkpoints = Checkpoints(folder / "model")
+    with StopRequest() as stop, Progress(budget(spec, trial.program), spec.meta.max_session, quiet) as progress:
+        run = checkpoints.load(trial) if resume and checkpoints.latest() is not None else start(trial)
+        progress.say(_headline(trial, folder, run))
+        run, compile_seconds = compile_segment(trial, run)
+        progress.say(f"compiled in {compile_seconds:.1f} s")
+        visitor = _Visitor(trial, checkpoints, progress, stop)
+        visitor.saved_frame = run.frame
+        run = learn(trial, run, visitor)
+        checkpoints.save(trial, run)
+        checkpoints.close()
+    facts = {"frame": run.frame, "compile_seconds": compile_seconds, "run_seconds": run.history.wall_t}
+    return _finish(spec, run, folder, {**facts, "total_seconds": time.perf_counter() - began}, quiet)
+
+
+def _headline(trial: Trial, folder: Path, run: Run) -> str:
+    spec, devices = trial.spec, trial.population.devices
+    kind = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+    resumed = f", from frame {run.frame}" if run.frame else ""
+    return (
+        f"{spec.name}: {spec.agent.algorithm.name} on {spec.env.name}, {spec.meta.max_session} sessions x "
+        f"{spec.env.num_envs} environments x {compact(spec.env.max_frame)} frames on {kind}{resumed}\n{folder}"
+    )
+
+
+def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], quiet: bool) -> int:
+    """Writes what is left to write, tells what came out."""
+    from slmjax.analysis.tables import write_json
+
+    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    complete = run.frame >= spec.env.max_frame
+    state = "complete" if complete else "stopped"
+    failed = run.history.failed()
+    write_json(folders.manifest(spec, state=state, failed=failed, **facts), folder / "manifest.json")
+    if run.history.rows:
+        metrics = write_report(spec, run.history, folder)
+        say(summary(metrics))
+        say(f"graphs: {folder / 'graph' / f'{spec.name}_t0_trial_graph.png'}")
+    for session, frame in failed.items():
+        say(f"session {session} FAILED: not finite by frame {frame}")
+    if not complete:
+        say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {folder}")
+        return EXIT_RESUMABLE
+    return 1 if len(failed) == run.history.size else 0
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The trial in one line."""
+    show = lambda name: "none" if metrics.get(name) is None else f"{metrics[name]:.1f}"  # noqa: E731
+    spread = metrics.get("final_return_ma_std")
+    return (
+        f"final_return_ma {show('final_return_ma')}"
+        + (f" ± {spread:.1f}" if spread is not None else "")
+        + f", greedy evaluation {show('final_eval_reward')}, strength {show('strength')}, "
+        f"{metrics['num_sessions']} sessions"
+    )
+

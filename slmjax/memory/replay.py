@@ -1,0 +1,163 @@
+"""Uniform experience replay: a flat ring of transitions, written by one slice and read by one index.
+
+The ring is a pytree of arrays `[capacity, ...]` and nothing else. Where to write follows from the frame, which is one
+number for the whole population, so under `vmap` a write stays a slice (a head kept in the state would turn it into a
+scatter, and a ring of `[T, E, ...]` is copied whole by XLA in every iteration).
+
+Row `i` of the ring holds frame `i` (modulo the capacity): the transitions of one step of `E` environments lie side by
+side, and the next transition of the same environment lies `E` rows further.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.spec.schema import hyper, key
+from slmjax.types import Array, Dict, Key, PyTree, Rollout, Space, SpecError, VectorEnv
+
+
+@hyper
+class Replay:
+    """`agent.memory` of name `Replay`."""
+
+    name: str = key("Replay", doc="name of the memory")
+    batch_size: int = key(32, doc="transitions of one batch", low=1)
+    max_size: int = key(10_000, doc="transitions kept; rounded down to whole rollouts", low=1)
+    use_cer: bool = key(False, doc="combined experience replay: the newest transitions are in every batch")
+    num_step_returns: int = key(1, doc="n of n-step returns", low=1)
+
+
+class Transition(NamedTuple):
+    """One row of the ring, or a batch of them `[B, ...]`."""
+
+    obs: PyTree
+    action: PyTree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_obs: PyTree
+    valid: Array
+
+
+class Batch(NamedTuple):
+    """What a value method learns from, `[B, ...]`, in rlax's grammar.
+
+    Attributes:
+        obs: `s_tm1`.
+        action: `a_tm1`.
+        r_t: sum of discounted rewards over the n steps, or up to the end of the episode if that comes first.
+        discount_t: `gamma^k` for a return of `k` steps, 0 where the episode terminated.
+        final_obs: `s_t`, the state to bootstrap from.
+        weight: 1, or 0 for a row that must not be learned from.
+    """
+
+    obs: PyTree
+    action: PyTree
+    r_t: Array
+    discount_t: Array
+    final_obs: PyTree
+    weight: Array
+
+
+def capacity(spec: Replay, rollout_size: int) -> int:
+    """Rows of the ring: `max_size` rounded down to a multiple of `rollout_size = T x E`, so that no write wraps.
+
+    Raises:
+        SpecError: the ring could not hold a batch, or a rollout, or an n-step return.
+    """
+    rows = spec.max_size // rollout_size * rollout_size
+    if rows < rollout_size:
+        raise SpecError(
+            f"expected at least one rollout of {rollout_size} transitions, got {spec.max_size}.",
+            "agent.memory.max_size",
+        )
+    if rows < spec.batch_size:
+        raise SpecError(
+            f"expected at least a batch of {spec.batch_size} transitions, got {spec.max_size}"
+            + (f" (rounded down to {rows}, whole rollouts of {rollout_size})." if rows != spec.max_size else "."),
+            "agent.memory.max_size",
+        )
+    return rows
+
+
+def example(env: VectorEnv) -> Transition:
+    """One transition of an environment: shapes and dtypes, no values."""
+    obs = _zeros(env.observation_space)
+    flag = jnp.zeros((), bool)
+    return Transition(obs, _zeros(env.action_space), jnp.zeros(()), flag, flag, obs, flag)
+
+
+def _zeros(space: Space) -> PyTree:
+    if isinstance(space, Dict):
+        return {name: _zeros(part) for name, part in space.spaces.items()}
+    return jnp.zeros(space.shape, space.dtype)
+
+
+def init(example: Transition, rows: int) -> Transition:
+    """An empty ring `[rows, ...]` for transitions shaped like `example`; dtypes are kept (uint8 stays uint8)."""
+    return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), example)
+
+
+def add(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
+    """The ring with a rollout `[T, E, ...]` that began at `frame` written over its oldest rows."""
+    rows = ring.reward.shape[0]
+    fresh = Transition(*(getattr(rollout, name) for name in Transition._fields))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fresh)
+    head = frame % rows
+    return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, head, 0), ring, flat)
+
+
+def sample_indices(
+    spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, newest: int, frame: Any
+) -> Array:
+    """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
+
+    Only transitions whose n-step window has been written are drawn. With `use_cer` the newest ones (those of the
+    last rollout, as many as a batch holds) come first in every batch (Zhang & Sutton 2017).
+
+    Args:
+        spec: the memory's keys.
+        rng: key.
+        batches: how many batches.
+        rows: capacity of the ring.
+        num_envs: `E`, the distance between two transitions of one environment.
+        newest: transitions written last, `T x E`.
+        frame: frames written so far, the last rollout included.
+    """
+    youngest = (spec.num_step_returns - 1) * num_envs
+    # While fewer steps were written than n, the oldest step is all there is; its window ends at what was written.
+    youngest = jnp.minimum(youngest, jnp.minimum(frame, rows) - num_envs)
+    age = jax.random.randint(rng, (batches, spec.batch_size), youngest, jnp.minimum(frame, rows), jnp.int32)
+    if spec.use_cer:
+        fresh = min(newest, spec.batch_size)
+        age = age.at[:, :fresh].set(jnp.arange(fresh, dtype=jnp.int32) + youngest)
+    return (frame - 1 - age) % rows
+
+
+def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
+    """The transitions at `index [B]` as n-step returns that never cross an episode or the write head.
+
+    `r_t = sum_{k<m} gamma^k r_{t+k}` where the window `m <= n` ends with the episode, and
+    `discount_t = gamma^m (1 - terminated)` (Sutton & Barto 2018, equation 7.1).
+    """
+    rows = ring.reward.shape[0]
+    row = jax.tree.map(lambda x: x[index], ring)
+    if spec.num_step_returns == 1:
+        discount = gamma * (1.0 - row.terminated)
+        return Batch(row.obs, row.action, row.reward, discount, row.final_obs, row.valid.astype(jnp.float32))
+
+    age = (frame - 1 - index) % rows
+    total, factor = row.reward, jnp.full_like(row.reward, gamma)
+    open_, last = ~(row.terminated | row.truncated), index
+    for k in range(1, spec.num_step_returns):
+        # A window that reaches the newest step of its environment ends there, and bootstraps from it.
+        open_ = open_ & (age - k * num_envs >= 0)
+        here = (index + k * num_envs) % rows
+        total = total + jnp.where(open_, factor * ring.reward[here], 0.0)
+        factor = jnp.where(open_, factor * gamma, factor)
+        last = jnp.where(open_, here, last)
+        open_ = open_ & ~(ring.terminated[here] | ring.truncated[here])
+    end_obs = jax.tree.map(lambda x: x[last], ring.final_obs)
+    discount = factor * (1.0 - ring.terminated[last])
+    return Batch(row.obs, row.action, total, discount, end_obs, row.valid.astype(jnp.float32))

@@ -1,0 +1,70 @@
+"""Optimisers by name, rebuilt from the hyperparameters at every update.
+
+A transformation built from traced numbers must not be kept in a state (it would leak tracers and change the tree
+structure); its state does not depend on those numbers, so building it anew is free.
+"""
+
+import inspect
+from typing import Any
+
+import jax
+import optax
+
+from slmjax.policies.schedules import Schedule
+from slmjax.registry import nearest
+from slmjax.spec.schema import hyper, key
+from slmjax.types import PyTree, SpecError
+
+_OPTIMIZERS = (
+    "adabelief adadelta adagrad adam adamax adamaxw adamw amsgrad lamb lion nadam nadamw noisy_sgd novograd radam "
+    "rmsprop sgd sm3 yogi"
+).split()
+
+
+@hyper
+class OptimSpec:
+    """`agent.net.optim_spec`: any first-order optax optimiser. Keys that are none take optax's default."""
+
+    name: str = key("Adam", doc="an optax optimiser, upper or lower case")
+    lr: float | Schedule = key(1e-3, doc="learning rate, or a schedule of it over frames")
+    b1: float | None = key(None, doc="decay of the first moment", low=0, high=1)
+    b2: float | None = key(None, doc="decay of the second moment", low=0, high=1)
+    eps: float | None = key(None, doc="added to the denominator", low=0)
+    decay: float | None = key(None, doc="decay of RMSprop's average", low=0, high=1)
+    momentum: float | None = key(None, doc="momentum of SGD and RMSprop", low=0, high=1)
+    weight_decay: float | None = key(None, doc="decoupled weight decay (AdamW and kin)", low=0)
+
+
+def optimizer(spec: OptimSpec, clip_grad_val: Any = None) -> optax.GradientTransformation:
+    """The optax transformation: clip by *global* norm where asked, then the optimiser.
+
+    Raises:
+        SpecError: unknown optimiser, or a key that it does not take.
+    """
+    name = spec.name.lower()
+    if name not in _OPTIMIZERS:
+        raise SpecError(
+            f"unknown optimiser {spec.name!r}.{nearest(name, _OPTIMIZERS)} Known: {', '.join(_OPTIMIZERS)}."
+        )
+    factory = getattr(optax, name)
+    chosen = {
+        field: getattr(spec, field)
+        for field in ("b1", "b2", "eps", "decay", "momentum", "weight_decay")
+        if getattr(spec, field) is not None
+    }
+    accepted = inspect.signature(factory).parameters
+    for field in chosen:
+        if field not in accepted:
+            raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.")
+    transformation = factory(spec.lr, **chosen)
+    if clip_grad_val is None:
+        return transformation
+    return optax.chain(optax.clip_by_global_norm(clip_grad_val), transformation)
+
+
+def descend(
+    transformation: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One optimiser step: `(params, opt_state)`."""
+    updates, opt_state = transformation.update(gradient, opt_state, params)
+    return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates), opt_state

@@ -1,0 +1,55 @@
+"""Exploration on top of action scores: `default`, `random`, `epsilon_greedy`, `boltzmann`.
+
+Each takes scores `[E, A]` and gives int32 actions `[E]`, with draws of its own for each environment.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.types import Array, Key
+
+Explore = Callable[[Array, Any, Key], Array]
+
+
+def greedy(scores: Array) -> Array:
+    """The best action of each environment; the first one on a tie."""
+    return jnp.argmax(scores, -1).astype(jnp.int32)
+
+
+def default(scores: Array, explore_var: Any, key: Key) -> Array:
+    """The best action: no exploration (`action_pdtype: Argmax` sampled)."""
+    del explore_var, key
+    return greedy(scores)
+
+
+def random(scores: Array, explore_var: Any, key: Key) -> Array:
+    """Uniform actions."""
+    del explore_var
+    return jax.random.randint(key, scores.shape[:-1], 0, scores.shape[-1], jnp.int32)
+
+
+def epsilon_greedy(scores: Array, explore_var: Any, key: Key) -> Array:
+    """With probability `explore_var` a uniform action, else the best; one draw for each environment.
+
+    One uniform number decides both: below epsilon it is, rescaled, uniform again and picks the action.
+    """
+    actions = scores.shape[-1]
+    draw = jax.random.uniform(key, scores.shape[:-1])
+    picked = jnp.minimum((draw / jnp.maximum(explore_var, 1e-8) * actions).astype(jnp.int32), actions - 1)
+    return jnp.where(draw < explore_var, picked, greedy(scores))
+
+
+def boltzmann(scores: Array, explore_var: Any, key: Key) -> Array:
+    """Actions with probability `softmax(scores / explore_var)`; `explore_var` is the temperature."""
+    return jax.random.categorical(key, scores / jnp.maximum(explore_var, 1e-8)).astype(jnp.int32)
+
+
+POLICIES: dict[str, Explore] = {
+    "default": default,
+    "random": random,
+    "epsilon_greedy": epsilon_greedy,
+    "boltzmann": boltzmann,
+}

@@ -1,0 +1,111 @@
+"""The command line: `python -m slmjax.run CONFIG [SPEC_NAME] [MODE]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slmjax.spec import Spec
+
+MODES = ("train", "dev")
+
+EXAMPLES = """\
+examples:
+  python -m slmjax.run configs/dqn_cartpole.yaml
+      train the spec in the file, with live progress; tables and graphs go to data/
+  python -m slmjax.run configs/dqn_cartpole.yaml dev
+      one session, few frames, every check on, and a GIF of what the agent does
+  python -m slmjax.run configs/ppo_cartpole.yaml --sessions 64 --set agent.algorithm.gamma=0.98
+      64 sessions in one program, one key changed
+  python -m slmjax.run --resume data/ppo_cartpole_2026_01_31_120000 --set env.max_frame=1000000
+      go on where a run stopped, to a larger budget
+
+exit codes: 0 complete, 1 every session failed, 2 wrong input (one message says what and where),
+75 stopped by Ctrl-C or SIGTERM after a checkpoint (go on with --resume)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    made = argparse.ArgumentParser(
+        prog="python -m slmjax.run",
+        description="Train agents from a config file.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("config", nargs="?", help="YAML or JSON file with one or several specs")
+    made.add_argument("words", nargs="*", metavar="SPEC_NAME MODE", help=f"which spec; how: {', '.join(MODES)}")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override any key, or a ${var}")
+    made.add_argument("--sessions", type=int, metavar="N", help="short for --set meta.max_session=N")
+    made.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder, bit-exactly")
+    made.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="where runs go (default: data)")
+    made.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    made.add_argument("--no-cache", action="store_true", help="do not keep compiled programs between runs")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line: the exit code."""
+    options = parser().parse_args(arguments)
+    from slmjax.types import UserError
+
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before there was anything to keep", file=sys.stderr)
+        return 75
+
+
+def _run(options: argparse.Namespace) -> int:
+    from slmjax.lab import devices
+
+    devices.use_every_core()
+    if not options.no_cache:
+        devices.cache_programs()
+    if options.resume:
+        from slmjax.lab.resume import resume
+        from slmjax.types import UserError
+
+        if options.config:
+            raise UserError(f"--resume takes the spec from the run's folder; got a config as well: {options.config}.")
+        return resume(options.resume, _overrides(options), quiet=options.quiet)
+    spec, mode = _read(options)
+    if mode == "dev":
+        from slmjax.lab.dev import dev
+
+        return dev(spec, options.data, quiet=options.quiet)
+    from slmjax.lab import folder
+    from slmjax.lab.build import make_trial
+    from slmjax.lab.train import train
+
+    trial = make_trial(spec)  # everything that can be wrong with a spec shows here, before a folder is made
+    return train(trial, folder.create(spec, options.data), quiet=options.quiet)
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    sessions = [] if options.sessions is None else [f"meta.max_session={options.sessions}"]
+    return [*options.set, *sessions]
+
+
+def _read(options: argparse.Namespace) -> tuple[Spec, str]:
+    from slmjax.spec import load_spec
+    from slmjax.types import UserError
+
+    words = list(options.words)
+    mode = words.pop() if words and words[-1] in MODES else "train"
+    if not options.config:
+        raise UserError("expected a config file, for instance configs/dqn_cartpole.yaml; see --help.")
+    if len(words) > 1:
+        raise UserError(f"expected CONFIG [SPEC_NAME] [MODE], where MODE is one of {', '.join(MODES)}; got {words}.")
+    return load_spec(options.config, words[0] if words else None, _overrides(options)), mode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""One session as a pure program: act, step, update, evaluate.
+
+    segment:  rows of iterations;  iteration:  collect a rollout [T, E] -> agent.update
+
+Nothing here knows an algorithm, a device or a file. The `Session` pytree holds everything, so saving it is a complete
+checkpoint and loading it an exact resume. Time is one number for the whole population, `frame`, which never becomes
+part of the state: under `vmap` it stays unbatched, and what depends on it (schedules, where a ring is written, when a
+target follows) stays cheap.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.policies import schedules
+from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
+
+WINDOW = 100  # finished episodes that `total_reward` averages, as SLM Lab does
+MAX_ROWS = 100  # log rows that one call of `segment` can return
+EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments that bound no episode
+
+_INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
+
+
+class EpisodeStats(NamedTuple):
+    """Raw returns. `running [E]`: of the episodes under way; `returns [WINDOW]`: of the last finished ones, a ring;
+    `finished`: how many episodes have finished."""
+
+    running: Array
+    returns: Array
+    finished: Array
+
+
+class Best(NamedTuple):
+    """The learner at the end of the row with the highest `total_reward` over a full window, and that score."""
+
+    score: Array
+    learner: PyTree
+
+
+class Session(NamedTuple):
+    """One agent learning in one set of `E` environments from one seed; complete.
+
+    Attributes:
+        key: root of this session's randomness; never changes.
+        agent: what the agent knows.
+        env: state of the environments.
+        obs: what to act on next, `[E, ...]`.
+        carry: recurrent carry, `[E, ...]` or `()`.
+        stats: episode returns.
+        best: the best learner so far.
+        failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
+            on the learner stays what it was before that row.
+    """
+
+    key: Key
+    agent: AgentState
+    env: PyTree
+    obs: PyTree
+    carry: PyTree
+    stats: EpisodeStats
+    best: Best
+    failed: Array
+
+
+class Program(NamedTuple):
+    """The pure functions of a session, to `jit` and `vmap` at will.
+
+    Attributes:
+        init: `(key, hp) -> Session`.
+        segment: `(session, hp, frame, stop) -> (session, rows)`: continues from `frame` to `stop`, both multiples of
+            `iteration_frames`. `rows` holds one array `[MAX_ROWS]` a column, a row for each multiple of `row_frames`
+            that was reached and one for `stop`. `frame` and `stop` are data: no length of a segment compiles anew.
+        evaluate: `(session, hp, frame, best) -> returns [episodes]` of greedy episodes from fresh environments with
+            learning and exploration off; `best` (static) evaluates the best learner instead of the last.
+        iteration_frames: frames of one iteration, `T x E`.
+        row_frames: frames of one log row.
+        opt_steps: gradient steps of one iteration.
+        warmup_iterations: iterations that are observed, not learned from.
+    """
+
+    init: Callable[[Key, HP], Session]
+    segment: Callable[[Session, HP, Array, Array], tuple[Session, dict[str, Array]]]
+    evaluate: Callable[..., Array]
+    iteration_frames: int
+    row_frames: int
+    opt_steps: int
+    warmup_iterations: int
+
+
+def session_key(seed: int, trial: int, session: int) -> Key:
+    """The root key of a session: adding sessions or trials changes no other session's key."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial), session)
+
+
+def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequency: int) -> Program:
+    """The program of sessions that run `agent` in `env` and evaluate in `eval_env` (one episode an environment).
+
+    A log row is `log_frequency` frames, rounded up to whole iterations.
+    """
+    size = agent.horizon * env.num_envs
+    row_frames = -(-log_frequency // size) * size
+    warmup = -(-agent.warmup // size)
+
+    def init(key: Key, hp: HP) -> Session:
+        agent_key, env_key = jax.random.split(jax.random.fold_in(key, _INIT))
+        state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
+        env_state, obs = env.reset(env_key)
+        stats = EpisodeStats(jnp.zeros(env.num_envs), jnp.zeros(WINDOW), jnp.zeros((), jnp.int32))
+        # A donated pytree must not hold one buffer twice.
+        best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.learner))
+        session = Session(
+            key, state, env_state, obs, agent.carry(env.num_envs), stats, best, jnp.full((), -1, jnp.int32)
+        )
+        # A weak type would become a strong one in the first segment, and the second would be compiled anew.
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session)
+
+    def iterate(session: Session, hp: HP, key: Key, frame: Array, learn: bool) -> tuple[Session, dict[str, Array]]:
+        now = schedules.at(hp, frame)
+        collect_key, update_key = jax.random.split(jax.random.fold_in(key, frame))
+        session, rollout, returns = _collect(agent, env, session, now, collect_key)
+        if learn:
+            state, metrics = agent.update(session.agent, rollout, update_key, now)
+        else:
+            state, metrics = agent.observe(session.agent, rollout, update_key, now), {}
+        return session._replace(agent=state, stats=_finish(session.stats, rollout, returns)), metrics
+
+    def row(session: Session, hp: HP, start: Array, iterations: Array) -> tuple[Session, dict[str, Array]]:
+        key = jax.random.fold_in(session.key, _TRAIN)
+        before = session.agent.learner
+        shapes = jax.eval_shape(lambda s: iterate(s, hp, key, start, True)[1], session)
+        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+        warm = jnp.clip(warmup - start // size, 0, iterations)
+
+        def observe(i: Array, session: Session) -> Session:
+            return iterate(session, hp, key, start + i * size, False)[0]
+
+        def learn(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
+            session, metrics = iterate(carry[0], hp, key, start + i * size, True)
+            return session, jax.tree.map(jnp.add, carry[1], metrics)
+
+        session = jax.lax.fori_loop(0, warm, observe, session) if warmup else session
+        session, sums = jax.lax.fori_loop(warm, iterations, learn, (session, sums))
+        session = _guard(session, before, start + iterations * size)
+        updates = iterations - warm
+        means = jax.tree.map(lambda x: jnp.where(updates > 0, x / updates, jnp.nan), sums)
+        session, reward = _keep_best(session)
+        return session, {"total_reward": reward, "epi": session.stats.finished, "failed": session.failed, **means}
+
+    def segment(session: Session, hp: HP, frame: Array, stop: Array) -> tuple[Session, dict[str, Array]]:
+        first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
+        shapes = jax.eval_shape(lambda s: row(s, hp, frame, jnp.int32(1))[1], session)
+        rows = jax.tree.map(lambda x: jnp.zeros((MAX_ROWS, *x.shape), x.dtype), shapes)
+
+        def step(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
+            start = jnp.maximum(frame, (first + i) * row_frames)
+            end = jnp.minimum(stop, (first + i + 1) * row_frames)
+            session, values = row(carry[0], hp, start, (end - start) // size)
+            return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
+
+        return jax.lax.fori_loop(0, count, step, (session, rows))
+
+    def evaluate(session: Session, hp: HP, frame: Array, best: bool = False) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(session.key, _EVAL), frame)
+        found = session.best.score > -jnp.inf
+        choose = lambda b, last: jnp.where(found, b, last)  # noqa: E731
+        learner = jax.tree.map(choose, session.best.learner, session.agent.learner) if best else session.agent.learner
+        return _evaluate(agent, eval_env, AgentState(learner), schedules.at(hp, frame), key)
+
+    return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
+
+
+def _collect(
+    agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key
+) -> tuple[Session, Rollout, Array]:
+    """`T` steps of the session's environments: the session after them, the rollout, and the return of the episode
+    under way after each step `[T, E]`."""
+    fresh = agent.carry(env.num_envs)
+
+    def step(now: tuple, key: Key) -> tuple[tuple, tuple[Rollout, Array]]:
+        env_state, obs, carry, running = now
+        act_key, env_key = jax.random.split(key)
+        action, carry, extras = agent.act(session.agent, obs, carry, act_key, hp, False)
+        env_state, out = env.step(env_key, env_state, action)
+        ended = out.terminated | out.truncated
+        carry = jax.tree.map(lambda c, f: jnp.where(_expand(ended, c), f, c), carry, fresh)
+        running = running + jnp.where(out.valid, out.reward, 0.0)
+        seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, out.valid, extras)
+        return (env_state, out.obs, carry, jnp.where(ended, 0.0, running)), (seen, running)
+
+    start = (session.env, session.obs, session.carry, session.stats.running)
+    (env_state, obs, carry, running), (rollout, returns) = jax.lax.scan(
+        step, start, jax.random.split(key, agent.horizon)
+    )
+    stats = session.stats._replace(running=running)
+    after = session._replace(env=env_state, obs=obs, carry=carry, stats=stats)
+    return after, rollout._replace(carry=session.carry), returns
+
+
+def _expand(flag: Array, like: Array) -> Array:
+    return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
+
+
+def _finish(stats: EpisodeStats, rollout: Rollout, returns: Array) -> EpisodeStats:
+    """The statistics with the episodes that a rollout finished, in the order of time; the oldest fall out."""
+    ended = ((rollout.terminated | rollout.truncated) & rollout.valid).reshape(-1)
+    rank = jnp.cumsum(ended)
+    newest = ended & (rank > rank[-1] - WINDOW)
+    slot = jnp.where(newest, (stats.finished + rank - 1) % WINDOW, WINDOW)
+    kept = stats.returns.at[slot].set(returns.reshape(-1), mode="drop")
+    return stats._replace(returns=kept, finished=stats.finished + rank[-1].astype(jnp.int32))
+
+
+def _guard(session: Session, before: PyTree, frame: Array) -> Session:
+    """Marks a session in which something is no longer finite, and gives it back the learner it had `before`."""
+    values = jax.tree.leaves((session.agent.learner, session.stats))
+    finite = [jnp.all(jnp.isfinite(x)) for x in values if jnp.issubdtype(x.dtype, jnp.floating)]
+    fine = jnp.all(jnp.stack(finite)) & (session.failed < 0)
+    failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
+    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), session.agent.learner, before)
+    return session._replace(agent=session.agent._replace(learner=learner), failed=failed)
+
+
+def _keep_best(session: Session) -> tuple[Session, Array]:
+    """`total_reward` of this row (NaN before the first episode ends), and the session with its best learner."""
+    stats, best = session.stats, session.best
+    seen = jnp.arange(WINDOW) < stats.finished
+    reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.sum(seen)
+    better = (reward >= best.score) & (stats.finished >= WINDOW) & (session.failed < 0)
+    learner = jax.tree.map(lambda new, old: jnp.where(better, new, old), session.agent.learner, best.learner)
+    return session._replace(best=Best(jnp.where(better, reward, best.score), learner)), reward
+
+
+def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key) -> Array:
+    """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them."""
+    env_state, obs = env.reset(key)
+    limit = env.max_steps or EVAL_LIMIT
+    fresh = agent.carry(env.num_envs)
+
+    def unfinished(now: tuple) -> Array:
+        return (now[0] < limit) & jnp.any(now[-1])
+
+    def step(now: tuple) -> tuple:
+        t, env_state, obs, carry, total, going = now
+        act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
+        action, carry, _ = agent.act(state, obs, carry, act_key, hp, True)
+        env_state, out = env.step(env_key, env_state, action)
+        total = total + jnp.where(going & out.valid, out.reward, 0.0)
+        return t + 1, env_state, out.obs, carry, total, going & ~(out.terminated | out.truncated)
+
+    zero = jnp.zeros((), jnp.int32)
+    start = (zero, env_state, obs, fresh, jnp.zeros(env.num_envs), jnp.ones(env.num_envs, bool))
+    return jax.lax.while_loop(unfinished, step, start)[4]
