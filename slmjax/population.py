@@ -33,6 +33,7 @@ class Population(NamedTuple):
         evaluate: `(sessions, hp, frame, best) -> returns [S, episodes]`.
         pad: a pytree `[S, ...]` placed on the devices.
         unpad: a pytree on the devices as `[S, ...]`.
+        lower: `(sessions, hp) -> jax.stages.Lowered` of `segment`, to look at what is compiled.
     """
 
     size: int
@@ -42,6 +43,7 @@ class Population(NamedTuple):
     evaluate: Callable[[Session, HP, int, bool], Array]
     pad: Callable[[PyTree], PyTree]
     unpad: Callable[[PyTree], PyTree]
+    lower: Callable[[Session, HP], jax.stages.Lowered]
 
 
 def make_population(program: Program, size: int, devices: Sequence[Any] | None = None) -> Population:
@@ -78,7 +80,10 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
     def run_evaluate(sessions: Session, hp: HP, frame: int, use_best: bool = False) -> Array:
         return unpad((best if use_best else last)(sessions, hp, jnp.int32(frame)))
 
-    return Population(size, chosen, init, run_segment, run_evaluate, pad, unpad)
+    def lower(sessions: Session, hp: HP) -> jax.stages.Lowered:
+        return segment.lower(sessions, hp, jnp.int32(0), jnp.int32(0))
+
+    return Population(size, chosen, init, run_segment, run_evaluate, pad, unpad, lower)
 
 
 def stack(hps: Sequence[HP]) -> HP:

@@ -113,7 +113,7 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
             batch = replay.gather(hp.memory, ring, index, hp.algorithm.gamma, num_envs=env.num_envs, frame=written)
             (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
             params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
-            return (params, opt_state), jnp.stack([value, q, optax.global_norm(gradient)])
+            return (params, opt_state), jnp.stack([value, q, optax.tree.norm(gradient)])
 
         repeated = jnp.repeat(indices, hp.algorithm.training_batch_iter, 0)
         (params, opt_state), logs = jax.lax.scan(learn, (state.learner.params, state.learner.opt_state), repeated)

@@ -9,8 +9,16 @@ import jax.numpy as jnp
 from slmjax.types import Array
 
 
+def same_shape(*arrays: Any) -> None:
+    """Raises ValueError unless all have one shape: `[B]` against `[B, 1]` would broadcast to `[B, B]` in silence."""
+    shapes = [jnp.shape(array) for array in arrays]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"expected equal shapes, got {', '.join(map(str, shapes))}.")
+
+
 def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
     """`stop_gradient(target) - q(s, a)` for scores `[B, A]`, actions `[B]` and targets `[B]`."""
+    same_shape(a_tm1, target_tm1)
     q_a = jnp.take_along_axis(q_tm1, a_tm1[:, None], -1)[:, 0]
     return jax.lax.stop_gradient(target_tm1) - q_a
 
@@ -21,18 +29,21 @@ def q_target(r_t: Array, discount_t: Array, q_t: Array, q_t_selector: Array) -> 
     Q-learning when both scores are the target network's (Mnih et al. 2015); double Q-learning when the online network
     selects and the target network values (van Hasselt et al. 2016, equation 4).
     """
+    same_shape(r_t, discount_t, q_t[..., 0])
     best = jnp.argmax(q_t_selector, -1)
     return r_t + discount_t * jnp.take_along_axis(q_t, best[:, None], -1)[:, 0]
 
 
 def clipped_surrogate(log_ratio: Array, advantage: Array, clip_eps: Any) -> Array:
     """PPO's pessimistic loss `-min(rho A, clip(rho, 1 - eps, 1 + eps) A)` (Schulman et al. 2017, equation 7)."""
+    same_shape(log_ratio, advantage)
     rho = jnp.exp(log_ratio)
     return -jnp.minimum(rho * advantage, jnp.clip(rho, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
 
 
 def clipped_value(value: Array, old_value: Array, target: Array, clip_eps: Any, punish: Callable) -> Array:
     """The worse of the plain value loss and that of a prediction moved by at most `clip_eps` from the old one."""
+    same_shape(value, old_value, target)
     moved = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
     return jnp.maximum(punish(value - target), punish(moved - target))
 
@@ -53,5 +64,6 @@ PUNISH: dict[str, Callable[[Array], Array]] = {
 
 
 def weighted_mean(x: Array, weight: Array) -> Array:
-    """Mean of `x` over the entries with weight; 0 if there are none. Same shapes."""
-    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1e-8)
+    """Mean of `x` over the entries with weight, whatever the others hold; 0 if there are none. Same shapes."""
+    same_shape(x, weight)
+    return jnp.sum(jnp.where(weight > 0, x * weight, 0.0)) / jnp.maximum(jnp.sum(weight), 1e-8)

@@ -29,6 +29,7 @@ def update(moments: Moments, x: PyTree, weight: Array) -> Moments:
 
     def merge(mean: Array, var: Array, values: Array) -> tuple[Array, Array]:
         w = weight.reshape(-1, *([1] * (values.ndim - 1)))
+        values = jnp.where(w > 0, values, 0.0)  # NaN times 0 is NaN
         batch_mean = jnp.sum(values * w, 0) / jnp.maximum(added, 1.0)
         batch_var = jnp.sum((values - batch_mean) ** 2 * w, 0) / jnp.maximum(added, 1.0)
         delta = batch_mean - mean

@@ -155,7 +155,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             params, opt_state = carry
             batch = jax.tree.map(lambda x: x[index], samples)
             (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
-            logs |= {"grad_norm": optax.global_norm(gradient)}
+            logs |= {"grad_norm": optax.tree.norm(gradient)}
             return descend(actor_critic_optimizer(hp.net), gradient, opt_state, params), logs
 
         orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from slmjax.algos.losses import same_shape
 from slmjax.types import Array
 
 
@@ -31,6 +32,7 @@ def gae(r_t: Array, discount_t: Array, v_tm1: Array, v_t: Array, ended: Array, l
         ended: terminated or truncated; cuts the recursion.
         lam: lambda.
     """
+    same_shape(r_t, discount_t, v_tm1, v_t, ended)
     delta = r_t + discount_t * v_t - v_tm1
     decay = discount_t * lam * (1.0 - ended)
 

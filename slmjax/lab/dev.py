@@ -76,8 +76,11 @@ def _print_row(run: Run, say: Any) -> bool:
 
 
 def shapes(session: Session) -> str:
-    """Shape and dtype of every array of a session, one a line, without the axis of sessions."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(session)
+    """Shape and dtype of every array of a session, one a line, without the axis of sessions.
+
+    The best learner, which looks like the agent's, is left out.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(session._replace(best=session.best._replace(learner=())))
     rows = [(jax.tree_util.keystr(path), f"{leaf.dtype}{list(leaf.shape[1:])}") for path, leaf in leaves]
     wide = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{wide}}  {shape}" for name, shape in rows)
@@ -111,7 +114,7 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     state, obs = jax.jit(env.reset)(key)
     carry, frames = agent.carry(1), []
     for i in range(GIF_STEPS):
-        frames.append(env.render(jax.tree.map(lambda x: np.asarray(x)[0], state)))
+        frames.append(env.render(state))
         state, obs, carry, ended = step(state, obs, carry, jax.random.fold_in(key, i))
         if bool(ended[0]):
             break

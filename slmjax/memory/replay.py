@@ -60,8 +60,10 @@ class Batch(NamedTuple):
     weight: Array
 
 
-def capacity(spec: Replay, rollout_size: int) -> int:
+def capacity(spec: Replay, rollout_size: int, num_envs: int = 1) -> int:
     """Rows of the ring: `max_size` rounded down to a multiple of `rollout_size = T x E`, so that no write wraps.
+
+    `num_envs` is `E`, of whose transitions the ring must hold `num_step_returns` each.
 
     Raises:
         SpecError: the ring could not hold a batch, or a rollout, or an n-step return.
@@ -77,6 +79,12 @@ def capacity(spec: Replay, rollout_size: int) -> int:
             f"expected at least a batch of {spec.batch_size} transitions, got {spec.max_size}"
             + (f" (rounded down to {rows}, whole rollouts of {rollout_size})." if rows != spec.max_size else "."),
             "agent.memory.max_size",
+        )
+    if rows < spec.num_step_returns * num_envs:
+        raise SpecError(
+            f"expected at most {rows // num_envs}, the steps of each environment in a memory of {rows} transitions, "
+            f"got {spec.num_step_returns}.",
+            "agent.memory.num_step_returns",
         )
     return rows
 
@@ -108,13 +116,12 @@ def add(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
     return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, head, 0), ring, flat)
 
 
-def sample_indices(
-    spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, newest: int, frame: Any
-) -> Array:
+def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, newest: int, frame: Any) -> Array:
     """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
 
     Only transitions whose n-step window has been written are drawn. With `use_cer` the newest ones (those of the
-    last rollout, as many as a batch holds) come first in every batch (Zhang & Sutton 2017).
+    last rollout, as many as a batch holds) come first in every batch (Zhang & Sutton 2017); where fewer than that have
+    been written, the oldest of them fills up.
 
     Args:
         spec: the memory's keys.
@@ -128,10 +135,11 @@ def sample_indices(
     youngest = (spec.num_step_returns - 1) * num_envs
     # While fewer steps were written than n, the oldest step is all there is; its window ends at what was written.
     youngest = jnp.minimum(youngest, jnp.minimum(frame, rows) - num_envs)
-    age = jax.random.randint(rng, (batches, spec.batch_size), youngest, jnp.minimum(frame, rows), jnp.int32)
+    written = jnp.minimum(frame, rows)
+    age = jax.random.randint(rng, (batches, spec.batch_size), youngest, written, jnp.int32)
     if spec.use_cer:
         fresh = min(newest, spec.batch_size)
-        age = age.at[:, :fresh].set(jnp.arange(fresh, dtype=jnp.int32) + youngest)
+        age = age.at[:, :fresh].set(jnp.minimum(jnp.arange(fresh, dtype=jnp.int32) + youngest, written - 1))
     return (frame - 1 - age) % rows
 
 

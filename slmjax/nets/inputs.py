@@ -37,4 +37,4 @@ def flatten(space: Space, obs: PyTree) -> Array:
             return jnp.concatenate([flatten(part, obs[name]) for name, part in sorted(spaces.items())], -1)
     lead = obs.shape[: obs.ndim - len(space.shape)]
     flat = obs.reshape(*lead, -1).astype(jnp.float32)
-    return flat / 255.0 if isinstance(space, Box) and space.dtype == jnp.uint8 else flat
+    return flat / 255.0 if isinstance(space, Box) and jnp.dtype(space.dtype) == jnp.uint8 else flat

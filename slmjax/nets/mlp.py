@@ -92,7 +92,7 @@ def build(spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], criti
     Raises:
         SpecError: unknown activation or initialiser.
     """
-    hidden = spec.critic_hid_layers if critic and spec.critic_hid_layers else spec.hid_layers
+    hidden = spec.critic_hid_layers if critic and spec.critic_hid_layers is not None else spec.hid_layers
     module = MLP(
         hidden=hidden,
         tails=tails,

@@ -35,7 +35,8 @@ class Categorical(NamedTuple):
     def entropy(self) -> Array:
         """`-sum p log p` in nats, `[...]`."""
         log_p = jax.nn.log_softmax(self.logits)
-        return -jnp.sum(jnp.where(jnp.isneginf(log_p), 0.0, jnp.exp(log_p) * log_p), -1)
+        safe = jnp.where(jnp.isneginf(log_p), 0.0, log_p)  # inside the product, or the gradient of a mask is NaN
+        return -jnp.sum(jnp.exp(safe) * safe, -1)
 
     def mode(self) -> Array:
         """The likeliest action."""
@@ -74,7 +75,7 @@ class Argmax(NamedTuple):
 
 
 class Normal(NamedTuple):
-    """Independent normals `[..., *shape]`, clipped: raw -1 and 1 are the bounds of the space, beyond them is clipped."""
+    """Independent normals `[..., *shape]`, clipped: raw -1 and 1 are the bounds of the space, what is beyond is cut."""
 
     loc: Array
     scale: Array
@@ -103,7 +104,10 @@ class Normal(NamedTuple):
         return self.loc
 
     def action(self, raw: Array) -> Array:
-        """The raw value clipped to [-1, 1] and stretched to the space (where a bound is infinite: as it is)."""
+        """The raw value clipped to [-1, 1] and stretched to the space.
+
+        Where a bound is infinite the raw value is the action itself, clipped to the other bound.
+        """
         return _stretch(jnp.clip(raw, -1.0, 1.0), raw, self.low, self.high)
 
 
@@ -149,7 +153,8 @@ class SquashedNormal(NamedTuple):
 def _stretch(unit: Array, raw: Array, low: Array, high: Array) -> Array:
     finite = jnp.isfinite(low) & jnp.isfinite(high)
     safe_low, safe_high = jnp.where(finite, low, -1.0), jnp.where(finite, high, 1.0)
-    return jnp.where(finite, safe_low + 0.5 * (unit + 1.0) * (safe_high - safe_low), raw)
+    stretched = jnp.where(finite, safe_low + 0.5 * (unit + 1.0) * (safe_high - safe_low), raw)
+    return jnp.clip(stretched, low, high)  # rounding may step over a bound, a raw value over the only one
 
 
 class ActionHead(NamedTuple):
@@ -176,7 +181,7 @@ def action_head(pdtype: str, space: Space) -> ActionHead:
     """The head for an `action_pdtype` (`default`: the first that the space has) and an action space.
 
     Raises:
-        SpecError: the space has no such distribution.
+        SpecError: the space has no such distribution, or is unbounded and cannot be squashed into.
     """
     valid = _PDTYPES.get(type(space), ())
     name = valid[0] if pdtype == "default" and valid else pdtype
@@ -188,6 +193,8 @@ def action_head(pdtype: str, space: Space) -> ActionHead:
     if isinstance(space, Discrete):
         discrete = {"Categorical": Categorical, "Argmax": Argmax}[name]
         return ActionHead(space.n, False, lambda output, log_std: discrete(output))
+    if name == "SquashedNormal" and not space.bounded:
+        raise SpecError(f"action_pdtype {pdtype!r} needs finite bounds, got {space}. Normal takes any.")
     continuous = {"Normal": Normal, "SquashedNormal": SquashedNormal}[name]
     low, high, shape = space.low, space.high, space.shape
 

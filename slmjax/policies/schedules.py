@@ -17,7 +17,7 @@ NAMES = ("no_decay", "linear_decay", "rate_decay", "periodic_decay")
 
 @hyper
 class Schedule:
-    """A number as a function of the frame. Its values are data, so sessions with different schedules share a program."""
+    """A number as a function of the frame. Its values are data: sessions with different schedules share a program."""
 
     name: str = key("linear_decay", doc="shape of the decay", choices=NAMES)
     start_val: float = key(doc="value until `start_step`")
@@ -47,10 +47,10 @@ def value(schedule: Schedule, frame: Any) -> jax.Array:
     p = jnp.clip(jnp.where(span > 0, elapsed / jnp.where(span > 0, span, 1.0), elapsed >= 0), 0.0, 1.0)
     shape = {
         "linear_decay": 1.0 - p,
-        "rate_decay": 0.9 ** (20.0 * p) - 0.9**20 * p,
+        "rate_decay": jnp.where(p < 1.0, 0.9 ** (20.0 * p) - 0.9**20 * p, 0.0),
         "periodic_decay": 0.5 * (1.0 + jnp.cos(10.0 * jnp.pi * p)) * (1.0 - p),
     }[schedule.name]
-    return end + (start - end) * shape
+    return start * shape + end * (1.0 - shape)  # exact at both ends, where the difference would round
 
 
 def at(hp: Any, frame: Any) -> Any:

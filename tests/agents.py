@@ -1,0 +1,39 @@
+"""Small specs for tests: one for each algorithm, on any environment."""
+
+import copy
+
+import slmjax
+
+NET = {"hid_layers": [32], "clip_grad_val": 10.0, "optim_spec": {"name": "Adam", "lr": 5e-3}}
+PPO = {"name": "PPO", "time_horizon": 32, "minibatch_size": 64, "training_epoch": 4, "entropy_coef_spec": 0.0}
+DQN = {
+    "name": "DQN",
+    "training_frequency": 4,
+    "training_iter": 4,
+    "training_start_step": 128,
+    "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "end_step": 8000},
+}
+REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
+TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
+
+AGENTS = {
+    "PPO": {"algorithm": PPO, "net": NET},
+    "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
+    "DoubleDQN": {"algorithm": DQN | {"name": "DoubleDQN"}, "memory": REPLAY, "net": NET | TARGET},
+}
+
+
+def merge(base: dict, changes: dict) -> dict:
+    """`base` with nested `changes` written over it."""
+    merged = copy.deepcopy(base)
+    for name, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merge(merged[name], value) if nested else value
+    return merged
+
+
+def spec_of(which: str, env: str, frames: int, *, num_envs: int = 4, meta: dict | None = None, **changes: dict):
+    """A resolved spec. `changes` go into the agent's sections: `algorithm={...}`, `net={...}`, `memory={...}`."""
+    agent = merge(AGENTS.get(which, {"algorithm": {"name": which}}), changes)
+    env_spec = {"name": env, "num_envs": num_envs, "max_frame": frames}
+    return slmjax.load_spec({"name": "test", "agent": agent, "env": env_spec, "meta": meta or {}})

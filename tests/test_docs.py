@@ -1,0 +1,151 @@
+"""The README and the docs tell the truth: their code runs as printed, their links lead somewhere, their tables agree.
+
+Code blocks of a page are one notebook, run from top to bottom in one process. A block whose first line is a comment
+with a file name (`# reinforce.py`) is that file. `sh` lines that start `python -m slmjax.run` are run through its
+`main`. Budgets are cut, nothing else is changed. Blocks of another language (`text`) are not run.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/architecture.md", "docs/configs.md")
+WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+COMMANDS = (
+    "pip install -e . && python -m slmjax.run configs/dqn_cartpole.yaml",
+    "pip install -e '.[test]' && pytest",
+)
+FRAMES = 3000  # instead of each `max_frame`
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, code) of every fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def shorten(code: str) -> str:
+    return re.sub(r"max_frame: \d+", f"max_frame: {FRAMES}", code)
+
+
+def file_of(code: str) -> str | None:
+    """The file name that the first line of a block gives it."""
+    found = re.match(r"# (\w+\.(?:py|yaml))\n", code)
+    return found[1] if found else None
+
+
+def command_lines(code: str) -> list[str]:
+    """Complete `python -m slmjax.run` lines, without those that show placeholders in capitals."""
+    lines = [line for line in code.splitlines() if line.startswith("python -m slmjax.run ")]
+    return [line for line in lines if not re.search(r" \[?[A-Z_]{3,}\b", line)]
+
+
+def run_line(line: str) -> str:
+    """A line of the notebook that does what a shell line does, with a small budget."""
+    words = [*shlex.split(line)[3:], "--quiet"]
+    words = [re.sub(r"^\d+$", "2", word) for word in words]  # --sessions 64
+    return f"assert __import__('slmjax.run').run.main({words!r}) == 0, {line!r}\n"
+
+
+def notebook(page: str, folder: Path) -> str:
+    """Writes a page's files into a folder: the code of its other blocks."""
+    cells = []
+    for language, code in blocks(page):
+        name = file_of(code)
+        if name:
+            (folder / name).write_text(shorten(code), encoding="utf-8")
+        elif language == "python":
+            cells.append(code)
+        elif language == "sh":
+            cells += [run_line(line) for line in command_lines(code)]
+    return "\n".join(cells)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs_as_printed(page, tmp_path):
+    (tmp_path / "configs").mkdir()
+    for config in (ROOT / "configs").glob("*.yaml"):
+        (tmp_path / "configs" / config.name).write_text(shorten(config.read_text(encoding="utf-8")), encoding="utf-8")
+    script = tmp_path / "page.py"
+    script.write_text(notebook(page, tmp_path), encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_shows_is_used_on_it(page):
+    code = [code for _, code in blocks(page)]
+    for name in filter(None, map(file_of, code)):
+        word = name.removesuffix(".py")
+        assert any(re.search(rf"\b{re.escape(word)}\b", other) for other in code if file_of(other) != name), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_its_language(page):
+    assert {language for language, _ in blocks(page)} <= {"python", "yaml", "sh", "text"}
+    assert all(file_of(code) for language, code in blocks(page) if language == "yaml")
+
+
+def test_ci_runs_the_readmes_commands_word_by_word():
+    ci = text(".ci/run")
+    shown = [code.strip() for language, code in blocks("README.md") if language == "sh"]
+    for command in COMMANDS:
+        assert command in shown
+        assert f"'{command}'" in ci or f'"{command}"' in ci
+    for command in ("ruff check", "ruff format --check", "mypy"):
+        assert f"'{command}'" in ci
+        assert f"\n{command}\n" in text("CONTRIBUTING.md")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_configs_page_is_what_the_code_says():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from make_configs import page
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+    assert text("docs/configs.md") == page(), "run: python docs/make_configs.py"
+
+
+def test_a_notebook_of_a_broken_page_would_fail(tmp_path):
+    script = tmp_path / "page.py"
+    script.write_text(run_line("python -m slmjax.run nothing.yaml"), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode != 0
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/testing.md"])
+def test_lines_are_short(page):
+    long = [n for n, line in enumerate(text(page).splitlines(), 1) if len(line) > 120 and line[:1] not in "|!"]
+    assert not long

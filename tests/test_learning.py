@@ -1,0 +1,164 @@
+"""Probe environments with known answers: five sessions each, and all of them must find the answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agents import spec_of
+
+import slmjax
+from slmjax.algos import ppo
+from slmjax.memory import replay
+from slmjax.nets.mlp import Tail, build
+from slmjax.types import AgentState, Box
+
+SESSIONS = 5
+ALGORITHMS = ("PPO", "DQN", "DoubleDQN")
+FRAMES = {"PPO": 20_000, "DQN": 12_000, "DoubleDQN": 12_000}
+COOLING = {"net": {"optim_spec": {"lr": {"name": "linear_decay", "start_val": 1e-2, "end_val": 1e-4}}}}
+
+
+def learn(name: str, probe: str, frames: int | None = None, **changes):
+    budget = frames or FRAMES[name]
+    cooling = {"net": {"optim_spec": {"lr": {**COOLING["net"]["optim_spec"]["lr"], "end_step": budget}}}}
+    spec = spec_of(name, f"probes:{probe}", budget, **{**cooling, **changes})
+    return slmjax.train(spec, sessions=SESSIONS)
+
+
+def values(result, obs: list[float]) -> np.ndarray:
+    """State values of every session at scalar observations, `[S, len(obs)]`: V, or the best Q."""
+    batch = jnp.asarray(obs, jnp.float32)[:, None]
+    if result.spec.agent.algorithm.name == "PPO":
+        act = lambda p: p.agent.act(p.state, batch, (), jax.random.key(0), p.hp, True)[2].value  # noqa: E731
+        return np.stack([act(p) for p in result.policies])
+    actions = slmjax.make_env(result.spec.env).action_space.n
+    net = build(result.spec.agent.net, Box(-1, 1, (1,)), (Tail(actions),))
+    score = lambda p: net.apply(p.state.learner.params, batch, ())[0][0].max(-1)  # noqa: E731
+    return np.stack([score(p) for p in result.policies])
+
+
+def actions(result, obs: list[float]) -> np.ndarray:
+    return np.stack([p(jnp.asarray(obs, jnp.float32)[:, None]) for p in result.policies])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+class TestProbes:
+    def test_a_constant_reward_is_its_own_value(self, algorithm):
+        np.testing.assert_allclose(values(learn(algorithm, "constant_reward"), [0.0]), 1.0, atol=0.02)
+
+    def test_a_value_may_depend_on_the_observation(self, algorithm):
+        found = values(learn(algorithm, "observed_reward"), [-1.0, 1.0])
+        np.testing.assert_allclose(found, np.broadcast_to([-1.0, 1.0], found.shape), atol=0.05)
+
+    def test_a_later_reward_is_discounted(self, algorithm):
+        found = values(learn(algorithm, "delayed_reward", algorithm={"gamma": 0.5}), [0.0, 1.0])
+        np.testing.assert_allclose(found, np.broadcast_to([0.5, 1.0], found.shape), atol=0.02)
+
+    def test_the_action_that_pays_is_played(self, algorithm):
+        result = learn(algorithm, "best_action")
+        assert (actions(result, [0.0]) == 1).all()
+        assert (result.eval_reward == 1.0).all()
+
+    def test_the_action_that_pays_may_depend_on_the_observation(self, algorithm):
+        result = learn(algorithm, "matching_action")
+        assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
+        np.testing.assert_allclose(values(result, [-1.0, 1.0]), 1.0, atol=0.1 if algorithm == "PPO" else 0.05)
+
+    def test_termination_wins_where_a_limit_falls_on_the_same_step(self, algorithm):
+        np.testing.assert_allclose(values(learn(algorithm, "limit_at_the_end"), [0.0]), 1.0, atol=0.02)
+
+    def test_the_reset_observation_is_never_bootstrapped_from(self, algorithm):
+        found = values(learn(algorithm, "far_reset", 40_000, algorithm={"gamma": 0.9}), [-1.0, 1.0])
+        np.testing.assert_allclose(found, np.broadcast_to([-11.0, 10.0], found.shape), rtol=0.03)
+
+
+class TestContinuous:
+    @pytest.mark.parametrize("pdtype", ["Normal", "SquashedNormal"])
+    def test_the_best_action_lies_inside_an_asymmetric_box(self, pdtype):
+        changes = {"action_pdtype": pdtype}
+        result = slmjax.train(continuous("best_action", changes), sessions=SESSIONS)
+        np.testing.assert_allclose(actions(result, [0.0]), 0.3, atol=0.05)
+
+    def test_the_best_action_may_depend_on_the_observation(self):
+        result = slmjax.train(continuous("matching_action", {}), sessions=SESSIONS)
+        found = actions(result, [-1.0, 1.0])[..., 0]
+        np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.1)
+
+
+def continuous(probe: str, algorithm: dict):
+    agent = spec_of("PPO", "x:y", 60_000).agent
+    return slmjax.load_spec(
+        {
+            "name": "continuous",
+            "agent": {
+                "algorithm": {"name": agent.algorithm.name, "time_horizon": 32, "minibatch_size": 128, **algorithm},
+                "net": {
+                    "hid_layers": [32],
+                    "log_std_init": -0.5,
+                    "optim_spec": {"lr": {"start_val": 3e-3, "end_val": 1e-4, "end_step": 60_000}},
+                },
+            },
+            "env": {
+                "name": f"probes:{probe}",
+                "kwargs": {"continuous": True},
+                "num_envs": 8,
+                "max_frame": 60_000,
+            },
+        }
+    )
+
+
+# A time limit is not a death. Reward 1 for ever is worth 1 / (1 - 0.98) = 50, however often somebody stops watching.
+LIMIT = {
+    "PPO": {"frames": 120_000, "algorithm": {"gamma": 0.98, "training_epoch": 4}},
+    "DQN": {"frames": 60_000, "algorithm": {"gamma": 0.98}},
+}
+
+
+def time_limit_values(algorithm: str) -> np.ndarray:
+    setting = dict(LIMIT[algorithm])
+    net = {"loss_spec": {"name": "MSELoss"}} | ({} if algorithm == "PPO" else {"polyak_coef": 0.2})
+    frames = setting.pop("frames")
+    lr = {"lr": {"name": "linear_decay", "start_val": 2e-2, "end_val": 1e-4, "end_step": frames}}
+    return values(learn(algorithm, "time_limit", frames, net=net | {"optim_spec": lr}, **setting), [0.0])
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+class TestTimeLimit:
+    def test_a_limit_is_bootstrapped_through(self, algorithm):
+        np.testing.assert_allclose(time_limit_values(algorithm), 50.0, atol=1.0)
+
+    def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(self, algorithm, monkeypatch):
+        real_gae, real_gather = ppo.gae, replay.gather
+
+        def deadly_gae(r_t, discount_t, v_tm1, v_t, ended, lam):
+            return real_gae(r_t, discount_t * (1.0 - ended), v_tm1, v_t, ended, lam)
+
+        def deadly_gather(spec, ring, *args, **kwargs):
+            return real_gather(spec, ring._replace(terminated=ring.terminated | ring.truncated), *args, **kwargs)
+
+        monkeypatch.setattr(ppo, "gae", deadly_gae)
+        monkeypatch.setattr(replay, "gather", deadly_gather)
+        assert (np.abs(time_limit_values(algorithm) - 50.0) > 1.0).all()
+
+
+class TestNormalisation:
+    def test_observations_are_standardised_by_statistics_that_travel_with_the_learner(self):
+        result = learn("PPO", "matching_action", algorithm={"normalize_obs": True, "normalize_return": True})
+        moments = result.policy(0).state.learner.obs_moments
+        np.testing.assert_allclose(moments.mean, 0.0, atol=0.05)
+        np.testing.assert_allclose(moments.var, 1.0, atol=0.05)
+        assert moments.count == result.frame
+        assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
+
+    def test_evaluation_leaves_them_alone_and_reports_raw_returns(self):
+        result = learn("PPO", "best_action", algorithm={"normalize_return": True})
+        assert (result.eval_reward == 1.0).all()
+        assert result.returns[:, -1].max() <= 1.0
+
+    def test_a_policy_needs_no_memory(self):
+        result = learn("DQN", "best_action", 2000)
+        policy = result.policy(0)
+        bare = policy._replace(state=AgentState(policy.state.learner))
+        assert policy.state.memory == ()
+        assert bare(jnp.zeros((3, 1))).shape == (3,)

@@ -1,0 +1,386 @@
+"""The replay ring against a plain deque: what it keeps, what it draws, what n-step returns it makes of it."""
+
+from collections import deque
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from slmjax.envs import vectorize
+from slmjax.memory import replay
+from slmjax.memory.replay import Replay, Transition
+from slmjax.types import Box, Dict, Discrete, Env, Rollout, SpecError
+
+FAIR, ABSURD = 1e-3, 1e-9
+GAMMA = 0.9
+
+# (T, E, rollouts that the ring holds): one environment or several, long rollouts, a ring of a single rollout
+SHAPES = [(1, 1, 5), (1, 3, 4), (2, 2, 3), (4, 2, 2), (3, 1, 1), (5, 3, 3)]
+
+
+def make_rollout(rng, steps, envs, frame, p_end=0.2):
+    """Random rows `[T, E, ...]`; the observation is the frame's number, so that a row says where it came from."""
+    number = frame + np.arange(steps * envs).reshape(steps, envs)
+    terminated = rng.random((steps, envs)) < p_end
+    truncated = ~terminated & (rng.random((steps, envs)) < p_end)
+    return Rollout(
+        obs={"frame": np.int32(number), "pixels": np.uint8(rng.integers(0, 256, (steps, envs, 2, 3)))},
+        action=np.int32(rng.integers(0, 4, (steps, envs))),
+        reward=np.float32(rng.normal(size=(steps, envs))),
+        terminated=terminated,
+        truncated=truncated,
+        final_obs={"frame": np.int32(-number - 1), "pixels": np.uint8(rng.integers(0, 256, (steps, envs, 2, 3)))},
+        valid=rng.random((steps, envs)) < 0.9,
+        extras=np.float32(number),
+        carry=(),
+    )
+
+
+def one_row():
+    obs = {"frame": jnp.zeros((), jnp.int32), "pixels": jnp.zeros((2, 3), jnp.uint8)}
+    flag = jnp.zeros((), bool)
+    return Transition(obs, jnp.zeros((), jnp.int32), jnp.zeros(()), flag, flag, obs, flag)
+
+
+def empty(rows):
+    """`replay.init` without its compile time, which one test pays for all."""
+    return jax.tree.map(lambda x: np.zeros((rows, *x.shape), x.dtype), one_row())
+
+
+add = jax.jit(replay.add)
+
+
+@cache
+def gather_program(n):
+    spec = Replay(num_step_returns=n)
+    return jax.jit(lambda ring, i, frame, envs: replay.gather(spec, ring, i, GAMMA, num_envs=envs, frame=frame))
+
+
+def gatherer(n, envs):
+    return lambda ring, index, frame: gather_program(n)(ring, index, frame, envs)
+
+
+@cache
+def sample_program(n, newest, batch_size, batches, use_cer):
+    spec = Replay(num_step_returns=n, batch_size=batch_size, use_cer=use_cer)
+
+    def sample(rng, frame, envs, rows):
+        return replay.sample_indices(spec, rng, batches, rows=rows, num_envs=envs, newest=newest, frame=frame)
+
+    return jax.jit(sample)
+
+
+def sampler(n, envs, rows, newest, batch_size=8, batches=4, use_cer=False):
+    program = sample_program(n, newest if use_cer else 0, batch_size, batches, use_cer)
+    return lambda rng, frame: program(rng, frame, envs, rows)
+
+
+def play(seed, shape, rollouts):
+    """A ring and a deque after the same rollouts: `(ring, deque of (frame number, transition), frame)`."""
+    steps, envs, held = shape
+    rows, rng = steps * envs * held, np.random.default_rng(seed)
+    ring, oracle, frame = empty(rows), deque(maxlen=rows), 0
+    for _ in range(rollouts):
+        rollout = make_rollout(rng, steps, envs, frame)
+        ring = add(ring, rollout, frame)
+        for t in range(steps):
+            for e in range(envs):
+                row = {name: jax.tree.map(lambda x: x[t, e], getattr(rollout, name)) for name in Transition._fields}  # noqa: B023
+                oracle.append((frame + t * envs + e, row))
+        frame += steps * envs
+    return jax.tree.map(np.asarray, ring), oracle, frame
+
+
+# ---------------------------------------------------------------------------------------------------- what it remembers
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from(SHAPES), st.integers(1, 12))
+def test_the_ring_remembers_what_a_deque_remembers(seed, shape, rollouts):
+    ring, oracle, _ = play(seed, shape, rollouts)
+    rows = len(ring.reward)
+    for number, row in oracle:
+        kept = jax.tree.map(lambda x: x[number % rows], ring)  # noqa: B023
+        jax.tree.map(np.testing.assert_array_equal, kept._asdict(), row)
+    written = {number % rows for number, _ in oracle}
+    for i in set(range(rows)) - written:
+        assert not ring.valid[i]
+
+
+def test_dtypes_and_structure_are_kept():
+    ring, _, _ = play(0, (2, 2, 3), 4)
+    fresh = replay.init(one_row(), 12)
+    for made in (ring, fresh):
+        assert jax.tree.structure(made) == jax.tree.structure(one_row())
+        assert jax.tree.map(lambda x: x.dtype, made) == jax.tree.map(lambda x: x.dtype, one_row())
+        assert jax.tree.map(lambda x: x.shape, made) == jax.tree.map(lambda x: (12, *x.shape), one_row())
+    assert {str(x.dtype) for x in jax.tree.leaves(fresh)} == {"int32", "uint8", "float32", "bool"}
+    assert not any(x.any() for x in jax.tree.leaves(fresh))
+
+
+def test_the_example_of_an_environment_has_its_shapes():
+    space = Dict({"image": Box(0, 255, (4, 4), jnp.uint8), "inner": Dict({"n": Discrete(3)})})
+    env = Env(lambda key: None, lambda key, state, action: None, space, Box(-1, 1, (2,)))
+    made = replay.example(vectorize(env, 3))
+    assert (made.obs["image"].shape, made.obs["image"].dtype) == ((4, 4), jnp.uint8)
+    assert (made.obs["inner"]["n"].shape, made.obs["inner"]["n"].dtype) == ((), jnp.int32)
+    assert (made.action.shape, made.action.dtype) == ((2,), jnp.float32)
+    assert jax.tree.structure(made.obs) == jax.tree.structure(made.final_obs)
+
+
+CAPACITIES = [  # max_size, T x E, batch_size, rows
+    (100, 1, 32, 100),
+    (100, 8, 32, 96),
+    (100, 100, 32, 100),
+    (64, 8, 64, 64),
+]
+IMPOSSIBLE = [  # max_size, T x E, batch_size, n, E, words of the message
+    (7, 8, 4, 1, 8, ["8", "7", "rollout"], "max_size"),
+    (31, 1, 32, 1, 1, ["32", "31", "batch"], "max_size"),
+    (33, 4, 33, 1, 4, ["33", "rounded down to 32"], "max_size"),
+    (8, 8, 4, 2, 8, ["at most 1", "got 2"], "num_step_returns"),
+]
+
+
+@pytest.mark.parametrize(("max_size", "rollout", "batch", "rows"), CAPACITIES)
+def test_a_ring_holds_whole_rollouts(max_size, rollout, batch, rows):
+    assert replay.capacity(Replay(max_size=max_size, batch_size=batch), rollout) == rows
+
+
+@pytest.mark.parametrize(("max_size", "rollout", "batch", "n", "envs", "words", "key"), IMPOSSIBLE)
+def test_a_ring_that_is_too_small_says_so(max_size, rollout, batch, n, envs, words, key):
+    with pytest.raises(SpecError) as error:
+        replay.capacity(Replay(max_size=max_size, batch_size=batch, num_step_returns=n), rollout, envs)
+    assert error.value.path == f"agent.memory.{key}"
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+# ---------------------------------------------------------------------------------------------------- what it draws
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(SHAPES),
+    st.integers(1, 8),
+    st.sampled_from([(1, False), (2, False), (5, False), (1, True), (3, True)]),
+)
+@example(0, (4, 2, 2), 1, (3, True))  # the first rollout has fewer complete windows than combined replay wants
+def test_only_written_rows_are_drawn(seed, shape, rollouts, kind):
+    n, use_cer = kind
+    steps, envs, held = shape
+    newest, rows = steps * envs, steps * envs * held
+    frame = newest * rollouts
+    drawn = np.asarray(sampler(n, envs, rows, newest, use_cer=use_cer)(jax.random.key(seed), frame))
+    assert drawn.shape == (4, 8)
+    assert drawn.dtype == np.int32
+    written = {number % rows for number in range(max(0, frame - rows), frame)}
+    assert set(drawn.ravel()) <= written
+    ages = (frame - 1 - drawn) % rows
+    complete = (n - 1) * envs  # younger than this, a window is not written yet
+    if min(frame, rows) > complete:
+        assert (ages >= complete).all()
+    else:
+        assert (ages >= min(frame, rows) - envs).all()
+
+
+@pytest.mark.parametrize(("frame", "n"), [(12, 1), (40, 1), (400, 1), (400, 3)])
+def test_draws_are_uniform_over_what_was_written(frame, n):
+    drawn = np.asarray(sampler(n, 2, 40, 4, batch_size=100, batches=200)(jax.random.key(frame + n), frame)).ravel()
+    ages = (frame - 1 - drawn) % 40
+    youngest, oldest = 2 * (n - 1), min(frame, 40)
+    counts = np.bincount(ages, minlength=40)
+    assert counts[:youngest].sum() == counts[oldest:].sum() == 0
+    assert stats.chisquare(counts[youngest:oldest]).pvalue > FAIR
+    mutant = counts[youngest:oldest] * np.linspace(1.0, 1.4, oldest - youngest)  # a slight preference for the old
+    assert stats.chisquare(mutant, np.full(len(mutant), mutant.mean())).pvalue < ABSURD
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_combined_experience_replay_puts_the_newest_into_every_batch(batch_size, n):
+    newest, envs, rows, frame = 8, 2, 64, 136
+    drawn = np.asarray(sampler(n, envs, rows, newest, batch_size, 50, use_cer=True)(jax.random.key(0), frame))
+    last = frame - 1 - (n - 1) * envs  # the newest whose n-step window is complete
+    wanted = {number % rows for number in range(last, last - min(newest, batch_size), -1)}
+    assert all(wanted <= set(batch) for batch in drawn)
+    plain = np.asarray(sampler(n, envs, rows, newest, batch_size, 50)(jax.random.key(0), frame))
+    assert not all(wanted <= set(batch) for batch in plain)
+    if batch_size > newest:  # and the rest is drawn as ever
+        rest = (frame - 1 - drawn[:, newest:]) % rows
+        assert stats.kstest(rest.ravel() / rows, "uniform").pvalue > FAIR
+
+
+def test_two_keys_draw_differently_and_one_key_the_same():
+    draw = sampler(1, 2, 64, 4)
+    one, again, other = (np.asarray(draw(jax.random.key(k), 100)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    together = np.asarray(jax.jit(jax.vmap(draw, (0, None)))(jax.random.split(jax.random.key(0), 3), 100))
+    assert len({lane.tobytes() for lane in together}) == 3
+    assert len({batch.tobytes() for batch in together[0]}) == 4
+
+
+# -------------------------------------------------------------------------------------------------- n-step returns
+
+
+def n_step(oracle, number, n, envs, frame, cross_episodes=False):
+    """`(return, discount, last frame of the window)` by a loop over the deque, float64."""
+    rows = dict(oracle)
+    total, factor, last = 0.0, 1.0, number
+    for k in range(n):
+        here = number + k * envs
+        if here >= frame:
+            break
+        total += factor * float(rows[here]["reward"])
+        factor *= GAMMA
+        last = here
+        if (rows[here]["terminated"] or rows[here]["truncated"]) and not cross_episodes:
+            break
+    return total, 0.0 if rows[last]["terminated"] else factor, last
+
+
+def check_gather(seed, shape, rollouts, n):
+    """Every written row as an n-step return against the loop; how many windows a crossing mutant gets wrong."""
+    ring, oracle, frame = play(seed, shape, rollouts)
+    envs, rows = shape[1], len(ring.reward)
+    batch = jax.tree.map(np.asarray, gatherer(n, envs)(ring, np.arange(rows, dtype=np.int32), frame))
+    caught = 0
+    for number, row in oracle:
+        i = number % rows
+        total, discount, last = n_step(oracle, number, n, envs, frame)
+        assert batch.r_t[i] == pytest.approx(total, rel=1e-5, abs=1e-6)
+        assert batch.discount_t[i] == pytest.approx(discount, rel=1e-6)
+        assert batch.obs["frame"][i] == number
+        assert batch.action[i] == row["action"]
+        assert batch.final_obs["frame"][i] == -last - 1
+        assert batch.weight[i] == row["valid"]
+        assert last < frame
+        assert (last - number) % envs == 0
+        caught += abs(n_step(oracle, number, n, envs, frame, cross_episodes=True)[0] - total) > 1e-3
+    return caught
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.sampled_from(SHAPES), st.integers(1, 9), st.sampled_from([1, 2, 3, 5]))
+def test_n_step_returns_equal_a_loop(seed, shape, rollouts, n):
+    check_gather(seed, shape, rollouts, n)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_n_step_returns_that_cross_episodes_would_be_caught(n):
+    assert check_gather(0, (5, 3, 3), 7, n) > 5
+
+
+def test_n_step_windows_end_at_the_write_head():
+    steps, envs, held, n = 2, 2, 3, 3
+    rows = steps * envs * held
+    ring, frame = empty(rows), 0
+    for _ in range(5):  # the head stands in the middle of the ring: beyond it lie older frames
+        rollout = make_rollout(np.random.default_rng(frame), steps, envs, frame, p_end=0.0)
+        ring = add(ring, rollout._replace(reward=np.float32(10.0 ** (rollout.obs["frame"] // envs))), frame)
+        frame += steps * envs
+    newest = np.array([(frame - 1) % rows, (frame - 3) % rows, (frame - 5) % rows], np.int32)
+    batch = gatherer(n, envs)(ring, newest, frame)
+    step = (frame - 1) // envs
+    by_hand = [10.0**step, 10.0 ** (step - 1) + GAMMA * 10.0**step]
+    by_hand += [10.0 ** (step - 2) + GAMMA * 10.0 ** (step - 1) + GAMMA**2 * 10.0**step]
+    np.testing.assert_allclose(batch.r_t, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(batch.discount_t, [GAMMA, GAMMA**2, GAMMA**3], rtol=1e-6)
+    assert (batch.final_obs["frame"] == -frame).all()
+
+
+def test_truncation_ends_a_window_but_bootstraps_and_termination_does_not():
+    rollout = make_rollout(np.random.default_rng(0), 4, 1, 0, p_end=0.0)
+    ends = {"none": (False, False), "terminated": (True, False), "truncated": (False, True)}
+    for name, (terminated, truncated) in ends.items():
+        changed = rollout._replace(reward=np.ones((4, 1), np.float32))
+        changed = changed._replace(terminated=np.array([[0], [terminated], [0], [0]], bool))
+        changed = changed._replace(truncated=np.array([[0], [truncated], [0], [0]], bool))
+        batch = gatherer(3, 1)(add(empty(4), changed, 0), np.array([0], np.int32), 4)
+        whole = 1 + GAMMA + GAMMA**2
+        expected = {
+            "none": (whole, GAMMA**3, -3),
+            "terminated": (1 + GAMMA, 0, -2),
+            "truncated": (1 + GAMMA, GAMMA**2, -2),
+        }
+        total, discount, final = expected[name]
+        assert float(batch.r_t[0]) == pytest.approx(total)
+        assert float(batch.discount_t[0]) == pytest.approx(discount)
+        assert int(batch.final_obs["frame"][0]) == final
+
+
+# ------------------------------------------------------------------------------------------------- what it compiles to
+
+SESSIONS, ROWS, ENVS = 4, 4096, 2
+
+
+def batched(steps=1):
+    """A flat float ring for several sessions, and a rollout for each."""
+    obs, flag = jnp.zeros((3,)), jnp.zeros((), bool)
+    row = Transition(obs, jnp.zeros((), jnp.int32), jnp.zeros(()), flag, flag, obs, flag)
+    ring = jax.tree.map(lambda x: jnp.zeros((SESSIONS, ROWS, *x.shape), x.dtype), row)
+    fields = jax.tree.map(lambda x: jnp.ones((SESSIONS, steps, ENVS, *x.shape), x.dtype), row)
+    return ring, Rollout(*fields)
+
+
+def compiled(function, *arguments, donate=True):
+    return jax.jit(function, donate_argnums=0 if donate else ()).lower(*arguments).compile().as_text()
+
+
+def copies_of_the_ring(text):
+    """Lines of an HLO text that copy an array as large as a leaf of the ring."""
+    leaf = f"[{SESSIONS},{ROWS}"
+    return [line for line in text.splitlines() if " copy(" in line and leaf in line.split(" copy(")[0]]
+
+
+def scatters(text):
+    return [line for line in text.splitlines() if " scatter(" in line]
+
+
+def learning_loop(n, sample_first=False):
+    """What DQN does with its ring, for several sessions; the mutant reads it before writing."""
+    spec = Replay(num_step_returns=n, batch_size=8)
+
+    def session(ring, rollout, rng, frame):
+        def step(carry, key):
+            old, frame = carry
+            ring, frame = replay.add(old, rollout, frame), frame + ENVS
+            index = replay.sample_indices(spec, key, 1, rows=ROWS, num_envs=ENVS, newest=ENVS, frame=frame)[0]
+            read = old if sample_first else ring
+            batch = replay.gather(spec, read, index, GAMMA, num_envs=ENVS, frame=frame)
+            return (ring, frame), batch.r_t.sum() + batch.obs.sum() + batch.final_obs.sum()
+
+        (ring, _), sums = jax.lax.scan(step, (ring, frame), jax.random.split(rng, 10))
+        return ring, sums
+
+    keys = jax.random.split(jax.random.key(0), SESSIONS)
+    return jax.vmap(session, (0, 0, 0, None)), *batched(), keys, jnp.int32(0)
+
+
+def test_add_is_a_slice_under_vmap_neither_scatter_nor_copy():
+    ring, rollout = batched()
+    text = compiled(jax.vmap(replay.add, (0, 0, None)), ring, rollout, jnp.int32(0))
+    assert not copies_of_the_ring(text)
+    assert not scatters(text)
+    assert "dynamic-update-slice" in text
+    # the mutants: a head for each session becomes a scatter; without donation the ring is copied
+    heads = compiled(jax.vmap(replay.add, (0, 0, 0)), ring, rollout, jnp.zeros(SESSIONS, jnp.int32))
+    assert scatters(heads)
+    assert copies_of_the_ring(compiled(jax.vmap(replay.add, (0, 0, None)), ring, rollout, jnp.int32(0), donate=False))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_loop_that_adds_and_samples_never_copies_the_ring(n):
+    text = compiled(*learning_loop(n))
+    assert not copies_of_the_ring(text)
+    assert not scatters(text)
+
+
+def test_a_loop_that_samples_before_it_adds_would_copy_the_ring():
+    assert copies_of_the_ring(compiled(*learning_loop(1, sample_first=True)))

@@ -1,0 +1,249 @@
+"""A session is a pure function, and a population is many of them in one program that does nothing else."""
+
+import collections
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agents import spec_of
+
+import slmjax
+from slmjax import session as session_module
+from slmjax.lab.build import make_trial
+from slmjax.lab.loop import compile_segment, learn, start
+from slmjax.population import make_population
+from slmjax.session import WINDOW, EpisodeStats
+from slmjax.types import Rollout
+
+SIZES = {"PPO": 1024, "DQN": 1024, "DoubleDQN": 1024, "Random": 1024}
+
+
+def trial_of(name: str, sessions: int = 4, env: str = "CartPole-v1", frames: int = 1024, **changes):
+    meta = {"max_session": sessions, "log_frequency": 256, "eval_episodes": 2} | changes.pop("meta", {})
+    return make_trial(spec_of(name, env, frames, meta=meta, **changes))
+
+
+def run_to(trial, *stops: int):
+    """Sessions after segments that end at the given frames."""
+    sessions, frame = trial.population.init(trial.keys, trial.hp), 0
+    for stop in stops:
+        sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
+        frame = stop
+    return trial.population.unpad(sessions)
+
+
+def host(tree) -> dict[str, np.ndarray]:
+    named, _ = jax.tree_util.tree_flatten_with_path(tree)
+    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return {jax.tree_util.keystr(k): np.asarray(jax.random.key_data(v) if is_key(v) else v) for k, v in named}
+
+
+def same(a, b) -> bool:
+    first, second = host(a), host(b)
+    return first.keys() == second.keys() and all(np.array_equal(first[k], second[k], equal_nan=True) for k in first)
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+class TestDeterminism:
+    def test_the_same_seed_gives_the_same_bits_however_the_run_is_cut(self, algorithm):
+        trial = trial_of(algorithm)
+        whole = run_to(trial, 1024)
+        assert same(whole, run_to(trial, 1024))
+        assert same(whole, run_to(trial, 256, 768, 1024))
+
+    def test_sessions_differ_in_everything_random(self, algorithm):
+        sessions = host(run_to(trial_of(algorithm), 512))
+        random = ["obs", "params", "stats.running"] if algorithm != "Random" else ["obs", "stats.running"]
+        for part in random:
+            values = next(v for k, v in sessions.items() if part in k and "bias" not in k)
+            assert len({v.tobytes() for v in values}) == 4, part
+
+    def test_a_session_does_not_depend_on_its_neighbours(self, algorithm):
+        trial = trial_of(algorithm)
+        order = np.array([2, 0, 3, 1])
+        moved = trial._replace(keys=trial.population.pad(trial.keys[order]))
+        straight, mixed = host(run_to(trial, 512)), host(run_to(moved, 512))
+        assert all(np.array_equal(straight[k][order], mixed[k]) for k in straight)
+
+    def test_more_sessions_change_no_session(self, algorithm):
+        few, many = host(run_to(trial_of(algorithm, 2), 256)), host(run_to(trial_of(algorithm, 4), 256))
+        for name, values in few.items():
+            np.testing.assert_allclose(many[name][:2], values, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+class TestProgram:
+    def test_no_second_segment_is_traced_or_compiled_anew(self):
+        trial = trial_of("DQN")
+        traces = []
+        counted = trial.program._replace(segment=lambda *args: traces.append(1) or trial.program.segment(*args))
+        population = make_population(counted, 4)
+        sessions = population.init(trial.keys, trial.hp)
+        for frame, stop in ((0, 256), (256, 1024), (1024, 1040)):
+            sessions, _ = population.segment(sessions, trial.hp, frame, stop)
+        assert len(traces) == 1
+
+    def test_hyperparameters_are_data(self):
+        trial = trial_of("DQN")
+        scaled = jax.tree.map(lambda x: x, trial.hp)
+        rates = jnp.asarray([1e-4, 1e-3, 1e-2, 1e-1])
+        net = dataclasses.replace(scaled.net, optim_spec=dataclasses.replace(scaled.net.optim_spec, lr=rates))
+        same_seed = trial.population.pad(trial.keys[jnp.zeros(4, int)])
+        hp = trial.population.pad(trial.hp._replace(net=net))
+        result = host(run_to(trial._replace(keys=same_seed, hp=hp), 512))
+        kernel = next(v for k, v in result.items() if ".agent.learner.params" in k and "kernel" in k)
+        assert len({k.tobytes() for k in kernel}) == 4
+
+    @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
+    def test_the_compiled_program_holds_no_collective_and_no_copy_of_a_ring(self, algorithm):
+        rows = 4096
+        changes = {"memory": {"max_size": rows}} if algorithm == "DQN" else {}
+        trial = trial_of(algorithm, **changes)
+        text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile().as_text()
+        assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+        ring = rf"= \w+\[2,{rows}[\],]"
+        assert algorithm == "PPO" or re.search(ring, text), "the ring is there"
+        assert not [line for line in text.splitlines() if re.search(ring + r".* (copy|select)\(", line)]
+
+    def test_a_ring_copy_would_be_seen(self):
+        """The mutant of the test above: a `where` over the ring."""
+        rows = 4096
+
+        def body(ring, flag):
+            ring = jax.lax.dynamic_update_slice_in_dim(ring, jnp.ones((4,)), 0, 0)
+            return jnp.where(flag, ring, 0.0)
+
+        text = jax.jit(jax.vmap(body)).lower(jnp.zeros((2, rows)), jnp.ones(2, bool)).compile().as_text()
+        assert re.search(rf"= \w+\[2,{rows}[\],].* (copy|select)\(", text)
+
+    @pytest.mark.parametrize("sessions", [1, 3])
+    def test_sessions_that_do_not_divide_among_devices_are_all_there(self, sessions):
+        trial = trial_of("PPO", sessions)
+        ran = run_to(trial, 512)
+        alone = jax.vmap(trial.program.init)(trial.keys[:sessions], jax.tree.map(lambda x: x[:sessions], trial.hp))
+        segment = jax.jit(jax.vmap(trial.program.segment, (0, 0, None, None)))
+        alone, _ = segment(alone, jax.tree.map(lambda x: x[:sessions], trial.hp), 0, 512)
+        assert jax.tree.leaves(ran)[0].shape[0] == sessions
+        for name, value in host(alone).items():
+            np.testing.assert_allclose(host(ran)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+class TestTime:
+    def test_nothing_is_learned_in_the_warm_up_and_everything_is_remembered(self):
+        trial = trial_of("DQN", algorithm={"training_start_step": 512})
+        sessions = trial.population.init(trial.keys, trial.hp)
+        before = host(sessions.agent.learner)
+        warm, rows = trial.population.segment(sessions, trial.hp, 0, 512)
+        assert all(np.array_equal(before[k], v) for k, v in host(warm.agent.learner).items())
+        assert np.abs(np.asarray(warm.agent.memory.obs[:, :512])).sum(-1).min() > 0
+        assert np.isnan(np.asarray(rows["loss"][:, :2])).all()
+        learned, rows = trial.population.segment(warm, trial.hp, 512, 768)
+        assert not same(learned.agent.learner.params, before)
+        assert np.isfinite(np.asarray(rows["loss"][:, 0])).all()
+
+    @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+    def test_opt_steps_are_those_of_the_optimiser(self, algorithm):
+        trial = trial_of(algorithm)
+        run = learn(trial, start(trial), lambda run: True)
+        counts = [v for k, v in host(run.sessions.agent.learner.opt_state).items() if k.endswith("count")]
+        assert counts
+        assert (run.history.columns["opt_step"][:, -1] == counts[0]).all()
+        assert (run.history.columns["opt_step"] > 0).any()
+
+    def test_rows_lie_on_the_grid_and_the_last_one_at_the_end(self):
+        trial = trial_of("DQN", frames=1000)
+        run = learn(trial, start(trial), lambda run: True)
+        assert run.history.columns["frame"][0].tolist() == [256, 512, 768, 1008]  # whole iterations of 16 frames
+
+    def test_evaluations_happen_where_they_were_asked_for_and_touch_nothing(self):
+        asked = trial_of("DQN", meta={"eval_frequency": 500})
+        silent = trial_of("DQN")
+        runs = [learn(trial, start(trial), lambda run: True) for trial in (asked, silent)]
+        seen = [np.isfinite(run.history.columns["eval_reward"][0]).tolist() for run in runs]
+        assert seen == [[False, True, False, True], [False, False, False, True]]
+        assert same(runs[0].sessions, runs[1].sessions)
+
+    def test_compiling_changes_nothing(self):
+        trial = trial_of("PPO", 2)
+        first = start(trial)
+        before = host(first.sessions)
+        after, seconds = compile_segment(trial, first)
+        assert seconds > 0
+        assert all(np.array_equal(before[k], v) for k, v in host(after.sessions).items())
+
+
+class TestStatistics:
+    def test_total_reward_is_the_mean_of_the_last_hundred_finished_episodes(self):
+        rng = np.random.default_rng(0)
+        stats = EpisodeStats(jnp.zeros(64), jnp.zeros(WINDOW), jnp.int32(0))
+        oracle, finished = collections.deque(maxlen=WINDOW), 0
+        finish = jax.jit(session_module._finish)
+        for density in (0.0, 0.01, 0.5, 1.0, 0.02, 0.3):
+            ended, valid = rng.random((7, 64)) < density, rng.random((7, 64)) < 0.9
+            returns = rng.normal(size=(7, 64)).astype(np.float32)
+            flags = Rollout(*[None] * 3, jnp.asarray(ended), jnp.zeros_like(ended), None, jnp.asarray(valid))
+            stats = finish(stats, flags, jnp.asarray(returns))
+            for t in range(7):
+                for e in np.flatnonzero(ended[t] & valid[t]):
+                    oracle.append(returns[t, e])
+                    finished += 1
+            assert stats.finished == finished
+            assert sorted(np.asarray(stats.returns)[: min(finished, WINDOW)].tolist()) == sorted(map(float, oracle))
+
+    def test_returns_are_raw_sums_of_rewards(self):
+        trial = trial_of("Random", 2)
+        run = learn(trial, start(trial), lambda run: True)
+        columns = run.history.columns
+        # Every CartPole step pays 1: finished returns and running ones add up to the frames.
+        stats = run.sessions.stats
+        episodes = int(columns["epi"][0, -1])
+        assert episodes <= WINDOW
+        total = float(stats.returns[0, :episodes].sum() + stats.running[0].sum())
+        assert total == 1024
+
+    def test_the_best_learner_is_that_of_the_best_row(self):
+        trial = trial_of("PPO", 2, frames=8192)
+        best, kept = -np.inf, None
+
+        def watch(run):
+            nonlocal best, kept
+            reward = run.history.columns["total_reward"][0, -1]
+            if run.history.columns["epi"][0, -1] >= WINDOW and reward >= best:
+                best, kept = reward, host(jax.tree.map(lambda x: x[0], run.sessions.agent.learner))
+            return True
+
+        run = start(trial)
+        for stop in range(256, 8193, 256):
+            one = trial._replace(spec=dataclasses.replace(trial.spec, env=dataclasses.replace(trial.spec.env, max_frame=stop)))  # fmt: skip
+            run = learn(one, run, watch)
+        assert run.sessions.best.score[0] == np.float32(best)
+        found = host(jax.tree.map(lambda x: x[0], run.sessions.best.learner))
+        assert all(np.array_equal(found[k], v) for k, v in kept.items())
+
+
+class TestFailure:
+    def test_a_session_that_turns_nan_is_frozen_and_named_and_the_others_never_know(self):
+        trial = trial_of("PPO", env="probes:nan_reward", frames=1024)
+        sound = trial.population.init(trial.keys, trial.hp)
+        clean = sound._replace(env=sound.env._replace(poisoned=jnp.zeros_like(sound.env.poisoned)))
+        struck = sound._replace(env=clean.env._replace(poisoned=clean.env.poisoned.at[2].set(True)))
+        placed = [trial.population.pad(jax.tree.map(jnp.copy, s)) for s in (clean, struck)]
+        before = host(jax.tree.map(lambda x: x[2], struck.agent.learner))
+        (clean, _), (struck, rows) = [trial.population.segment(s, trial.hp, 0, 1024) for s in placed]
+        assert np.asarray(struck.failed).tolist() == [-1, -1, 256, -1]
+        for lane in (0, 1, 3):
+            assert same(jax.tree.map(lambda x: x[lane], clean), jax.tree.map(lambda x: x[lane], struck))  # noqa: B023
+        after = host(jax.tree.map(lambda x: x[2], struck.agent.learner))
+        assert all(np.array_equal(before[k], v) for k, v in after.items()), "frozen as it was before the row"
+        assert np.asarray(rows["failed"])[:, 3].tolist() == [-1, -1, 256, -1]
+
+    def test_the_lab_reports_the_frame_and_averages_the_others(self):
+        spec = spec_of("PPO", "probes:nan_reward", 2048, meta={"log_frequency": 256, "eval_episodes": 2})
+        result = slmjax.train(spec, sessions=16)
+        assert result.failed, "16 sessions x 4 environments at 2 % each"
+        assert len(result.failed) < 16
+        lost = next(iter(result.failed))
+        assert (result.df[result.df.session == lost].frame < result.failed[lost]).all()
+        assert result.best().state is not None
