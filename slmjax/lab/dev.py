@@ -99,7 +99,7 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     env = make_env(dataclasses.replace(trial.spec.env, num_envs=1))
     if env.render is None:
         return f"no GIF: {trial.spec.env.name} cannot be drawn"
-    agent = make_agent(trial.spec, env)
+    agent = make_agent(trial.spec)  # acting knows no number of environments
     learner = jax.tree.map(lambda x: x[0], run.sessions.agent.learner)
     hp = schedules.at(trial.spec.hp, jnp.int32(run.frame))
     key = jax.random.key(trial.spec.meta.seed)

@@ -1,0 +1,73 @@
+"""Runs of the command line in processes of their own, always under a time limit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(*words: object) -> list[str]:
+    """The command line of a run."""
+    return [sys.executable, "-m", "slmjax.run", *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run: this checkout, two devices or fewer, quiet."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "JAX_PLATFORMS": "cpu"}
+
+
+def run(*words: object, limit: float = 120, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """A run to its end."""
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=limit, env=environment(), cwd=cwd, check=False
+    )
+
+
+def interrupt(*words: object, after: float, by: int = signal.SIGKILL, when: Path | None = None) -> tuple[int, float]:
+    """Starts a run and sends it a signal `after` seconds (counted from the appearance of a file that matches `when`'s
+    name in its folder, if given): its exit code, and the seconds it took to leave."""
+    process = subprocess.Popen(
+        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while when is not None and not list(when.parent.glob(when.name)) and process.poll() is None:
+            assert time.monotonic() < deadline, f"{when} never appeared"
+            time.sleep(0.02)
+        try:
+            return process.wait(after), 0.0
+        except subprocess.TimeoutExpired:
+            process.send_signal(by)
+            sent = time.monotonic()
+            return process.wait(60), time.monotonic() - sent
+    finally:
+        process.kill()
+        process.wait()
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one path in a folder that fits."""
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def final_state(folder: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint of a run, by name."""
+    import orbax.checkpoint as ocp
+
+    manager = ocp.CheckpointManager((folder / "model").absolute())
+    args = ocp.args.Composite(sessions=ocp.args.StandardRestore())
+    state = {k: np.asarray(v) for k, v in manager.restore(manager.latest_step(), args=args)["sessions"].items()}
+    return state | {"step": np.asarray(manager.latest_step())}
+
+
+def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[str]:
+    """Names of the arrays that are not bit-equal; empty when all are."""
+    return [k for k in sorted(a.keys() | b.keys()) if k not in a or k not in b or a[k].tobytes() != b[k].tobytes()]

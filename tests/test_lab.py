@@ -1,0 +1,280 @@
+"""The driver: what a run writes, how it stops and goes on, what it says of wrong input."""
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from agents import AGENTS, merge
+from runs import equal, final_state, interrupt, only, run
+
+from slmjax import run as command_line
+from slmjax.analysis.tables import read_session_df
+from slmjax.spec import load_spec
+
+FRAMES = {"PPO": 4096, "DQN": 4096}
+
+
+def write_config(folder: Path, algorithm: str = "PPO", name: str = "tiny", **sections) -> Path:
+    spec = {
+        "agent": AGENTS[algorithm],
+        "env": {"name": "CartPole-v1", "num_envs": 4, "max_frame": FRAMES[algorithm]},
+        "meta": {"max_session": 2, "log_frequency": 256, "eval_episodes": 2},
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({name: merge(spec, sections)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a finished PPO run, made in this process."""
+    root = tmp_path_factory.mktemp("finished")
+    assert command_line.main([str(write_config(root)), "--data", str(root / "data"), "--quiet"]) == 0
+    return only(root / "data", "tiny_*")
+
+
+class TestFolder:
+    def test_it_holds_what_scripts_depend_on(self, finished):
+        names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file() and "model" not in p.parts}
+        assert names == {
+            "tiny_spec.yaml",
+            "manifest.json",
+            "info/tiny_t0_s0_session_df.csv",
+            "info/tiny_t0_s1_session_df.csv",
+            "info/tiny_t0_trial_metrics.json",
+            "graph/tiny_t0_s0_session_graph.png",
+            "graph/tiny_t0_s1_session_graph.png",
+            "graph/tiny_t0_trial_graph.png",
+        }
+
+    def test_the_table_has_a_row_for_every_log_interval(self, finished):
+        table = read_session_df(finished / "info" / "tiny_t0_s0_session_df.csv")
+        assert table.frame.tolist() == list(range(256, 4097, 256))
+        assert table.columns[:7].tolist() == [
+            "frame", "wall_t", "fps", "opt_step", "epi", "total_reward", "total_reward_ma"
+        ]  # fmt: skip
+        assert np.isfinite(table.eval_reward.iloc[-1])
+        assert table.wall_t.is_monotonic_increasing
+
+    def test_the_manifest_says_how_it_came_about(self, finished):
+        manifest = json.loads((finished / "manifest.json").read_text())
+        assert manifest["state"] == "complete"
+        assert manifest["frame"] == 4096
+        assert manifest["versions"]["jax"]
+        assert manifest["compile_seconds"] > 0
+        assert set(manifest) >= {"git", "devices", "seed", "command", "run_seconds", "python"}
+
+    def test_the_resolved_spec_reproduces_the_run(self, finished, tmp_path):
+        again = only(finished, "*_spec.yaml")
+        assert command_line.main([str(again), "--data", str(tmp_path), "--quiet"]) == 0
+        assert not equal(final_state(finished), final_state(only(tmp_path, "tiny_*")))
+
+    def test_two_checkpoints_are_kept(self, tmp_path):
+        config = write_config(tmp_path, meta={"checkpoint_frequency": 512})
+        assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        kept = [p.name for p in (only(tmp_path / "data", "tiny_*") / "model").iterdir() if p.name.isdigit()]
+        assert sorted(kept, key=int) == ["3584", "4096"]
+
+    def test_dev_draws_the_agent_and_checks_it(self, tmp_path, capsys):
+        config = write_config(tmp_path)
+        assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 0
+        said = capsys.readouterr().out
+        assert "every parameter changed" in said
+        assert ".agent.learner.params" in said
+        assert "grad_norm" in said
+        folder = only(tmp_path / "data", "tiny_*")
+        assert (folder / "graph" / "tiny_t0_s0.gif").stat().st_size > 1000
+
+    def test_dev_names_a_parameter_that_does_not_move(self, tmp_path, capsys):
+        config = write_config(tmp_path, agent={"net": {"optim_spec": {"lr": 0.0}}})
+        assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 1
+        assert "did not change" in capsys.readouterr().out
+
+    def test_dev_stops_at_the_first_nan(self, tmp_path, capsys):
+        config = write_config(
+            tmp_path, env={"name": "probes:nan_reward", "kwargs": {"probability": 1.0, "at": 4}, "num_envs": 4}
+        )
+        assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 2
+        assert "nan" in capsys.readouterr().err.lower()
+
+
+class TestResume:
+    @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+    def test_a_larger_budget_continues_as_if_it_had_always_been_so(self, algorithm, tmp_path):
+        short = write_config(tmp_path, algorithm, "short", env={"max_frame": 2048})
+        long = write_config(tmp_path, algorithm, "long", env={"max_frame": 4096})
+        for config in (short, long):
+            assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        folder = only(tmp_path / "data", "short_*")
+        words = ["--resume", str(folder), "--set", "env.max_frame=4096", "--quiet"]
+        assert command_line.main(words) == 0
+        assert not equal(final_state(folder), final_state(only(tmp_path / "data", "long_*")))
+        table = read_session_df(folder / "info" / "short_t0_s0_session_df.csv")
+        assert table.frame.tolist() == list(range(256, 4097, 256))
+        assert load_spec(folder / "short_spec.yaml").env.max_frame == 4096
+
+    def test_sigterm_leaves_a_checkpoint_and_exit_code_75(self, tmp_path):
+        config = write_config(tmp_path, env={"max_frame": 40_000_000})
+        log = tmp_path / "data" / "tiny_*"
+        code, seconds = interrupt(config, "--data", tmp_path / "data", after=8, by=signal.SIGTERM, when=log)
+        assert code == 75
+        assert seconds < 10
+        folder = only(tmp_path / "data", "tiny_*")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["state"] == "stopped"
+        assert (folder / "graph" / "tiny_t0_trial_graph.png").exists()
+        assert final_state(folder)["step"] == manifest["frame"] > 0
+
+    def test_a_killed_run_resumes_to_the_same_bits(self, finished, tmp_path):
+        kill_and_resume("PPO", tmp_path, after=0.3, reference=finished)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(1800)
+    @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+    def test_ten_kills_at_random_moments(self, algorithm, tmp_path):
+        frames = {"PPO": 400_000, "DQN": 100_000}[algorithm]
+        changes = {"env": {"max_frame": frames}, "meta": {"checkpoint_frequency": 4096, "log_frequency": 1024}}
+        config = write_config(tmp_path, algorithm, "whole", **changes)
+        assert run(config, "--data", tmp_path / "data", limit=300).returncode == 0
+        reference = only(tmp_path / "data", "whole_*")
+        draw, resumed_from = random.Random(algorithm), []
+        for i in range(10):
+            place = tmp_path / f"kill{i}"
+            place.mkdir()
+            after = draw.uniform(0.0, 12.0)
+            resumed_from.append(kill_and_resume(algorithm, place, after=after, reference=reference, **changes))
+        print(algorithm, "killed, then resumed from frames", resumed_from)
+        assert any(resumed_from), "no kill came after a checkpoint"
+
+    @pytest.mark.parametrize("victim", ["newest", "both"])
+    def test_a_damaged_checkpoint_is_passed_over_or_named(self, victim, tmp_path, capsys, finished):
+        config = write_config(tmp_path, meta={"checkpoint_frequency": 2048})
+        assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        folder = only(tmp_path / "data", "tiny_*")
+        steps = sorted((p for p in (folder / "model").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+        for step in steps[-1:] if victim == "newest" else steps:
+            for file in [f for f in (step / "sessions").rglob("*") if f.is_file()]:
+                file.write_bytes(b"")
+        code = command_line.main(["--resume", str(folder), "--quiet"])
+        if victim == "newest":
+            assert code == 0
+            assert not equal(final_state(folder), final_state(finished))
+        else:
+            assert code == 2
+            assert "no readable checkpoint" in capsys.readouterr().err
+
+
+def kill_and_resume(algorithm: str, place: Path, *, after: float, reference: Path, **changes) -> int:
+    """Kills a run `after` seconds from its folder's appearance, resumes it, and holds the end against `reference`."""
+    config = write_config(place, algorithm, "tiny", **changes)
+    interrupt(config, "--data", place / "data", after=after, when=place / "data" / "tiny_*")
+    folder = only(place / "data", "tiny_*")
+    committed = [int(p.name) for p in (folder / "model").iterdir() if p.name.isdigit()]
+    done = run("--resume", folder, "--quiet", limit=300)
+    assert done.returncode == 0, done.stderr
+    assert not equal(final_state(folder), final_state(reference))
+    return max(committed, default=0)
+
+
+# Each: what is written over a good spec, and words that the one message must hold.
+WRONG = {
+    "unknown key": ({"agent": {"algorithm": {"gama": 0.9}}}, ["gama", "gamma", "tiny.yaml:"]),
+    "wrong type": ({"agent": {"algorithm": {"gamma": "high"}}}, ["agent.algorithm.gamma", "high"]),
+    "unknown environment": ({"env": {"name": "CartPole-v2"}}, ["env.name", "CartPole-v1"]),
+    "unknown module": ({"env": {"name": "nowhere:make"}}, ["nowhere"]),
+    "unknown algorithm": ({"agent": {"algorithm": {"name": "PPQ"}}}, ["agent.algorithm.name", "PPO"]),
+    "horizon and minibatches": ({"agent": {"algorithm": {"minibatch_size": 48}}}, ["minibatch_size", "128", "48"]),
+    "negative number": ({"agent": {"algorithm": {"gamma": -0.1}}}, ["gamma", "-0.1"]),
+    "nan": ({"agent": {"net": {"optim_spec": {"lr": float("nan")}}}}, ["lr"]),
+    "unknown activation": ({"agent": {"net": {"hid_layers_activation": "rleu"}}}, ["rleu", "relu"]),
+    "unknown initialiser": ({"agent": {"net": {"init_fn": "ortogonal"}}}, ["ortogonal", "orthogonal"]),
+    "unknown optimiser": ({"agent": {"net": {"optim_spec": {"name": "Adamm"}}}}, ["Adamm", "adam"]),
+    "distribution that does not fit": ({"agent": {"algorithm": {"action_pdtype": "Normal"}}}, ["Normal", "Discrete"]),
+    "unknown argument of an environment": ({"env": {"kwargs": {"gravitas": 1.0}}}, ["gravitas", "gravity"]),
+    "no sessions": ({"meta": {"max_session": 0}}, ["meta.max_session", "0"]),
+}
+WRONG_DQN = {
+    "a space it does not support": ({"env": {"name": "Pendulum-v1"}}, ["agent.algorithm.name", "Pendulum-v1", "PPO"]),
+    "replay smaller than a batch": ({"agent": {"memory": {"max_size": 32}}}, ["agent.memory.max_size", "64", "32"]),
+    "warm-up beyond the memory": ({"agent": {"algorithm": {"training_start_step": 9999}}}, ["training_start_step"]),
+    "memory of another kind": ({"agent": {"memory": {"name": "OnPolicyBatchReplay"}}}, ["memory", "Replay"]),
+}
+
+
+class TestWrongInput:
+    def refused(self, words: list, capsys, tmp_path: Path) -> str:
+        """Exit code 2, one message, nothing written: the message."""
+        assert command_line.main([*map(str, words), "--data", str(tmp_path / "data")]) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith("error: ")
+        assert "Traceback" not in shown.err
+        assert not (tmp_path / "data").exists()
+        return shown.err
+
+    @pytest.mark.parametrize("case", WRONG)
+    def test_a_wrong_spec(self, case, capsys, tmp_path):
+        changes, words = WRONG[case]
+        message = self.refused([write_config(tmp_path, **changes)], capsys, tmp_path)
+        assert all(word in message for word in words), message
+
+    @pytest.mark.parametrize("case", WRONG_DQN)
+    def test_a_wrong_spec_for_dqn(self, case, capsys, tmp_path):
+        changes, words = WRONG_DQN[case]
+        agent = changes.get("agent", {})
+        spec = write_config(tmp_path, "DQN", **{k: v for k, v in changes.items() if k != "agent"}, agent=agent)
+        if "name" in agent.get("memory", {}):
+            spec.write_text(spec.read_text().replace("batch_size: 64", "").replace("max_size: 2048", ""))
+        message = self.refused([spec], capsys, tmp_path)
+        assert all(word in message for word in words), message
+
+    def test_a_spec_that_the_file_does_not_hold(self, capsys, tmp_path):
+        message = self.refused([write_config(tmp_path), "tyni"], capsys, tmp_path)
+        assert "tyni" in message
+        assert "tiny" in message
+
+    def test_a_file_that_is_not_there_or_empty_or_no_yaml(self, capsys, tmp_path):
+        assert "absent.yaml" in self.refused([tmp_path / "absent.yaml"], capsys, tmp_path)
+        for name, text in (("empty.yaml", ""), ("broken.yaml", "a: [1, 2"), ("list.yaml", "- 1")):
+            (tmp_path / name).write_text(text)
+            assert name in self.refused([tmp_path / name], capsys, tmp_path)
+        assert str(tmp_path) in self.refused([tmp_path], capsys, tmp_path)
+
+    def test_no_config_at_all(self, capsys, tmp_path):
+        assert "config" in self.refused([], capsys, tmp_path)
+
+    def test_a_set_that_matches_nothing(self, capsys, tmp_path):
+        message = self.refused([write_config(tmp_path), "--set", "agent.algorithm.gama=1"], capsys, tmp_path)
+        assert "gamma" in message
+
+    def test_an_output_folder_that_cannot_be_written(self, capsys, tmp_path):
+        blocked = tmp_path / "file"
+        blocked.write_text("")
+        assert command_line.main([str(write_config(tmp_path)), "--data", str(blocked / "data")]) == 2
+        assert "cannot write" in capsys.readouterr().err
+
+    def test_a_folder_that_is_no_run_cannot_be_resumed(self, capsys, tmp_path):
+        for folder in (tmp_path, tmp_path / "absent"):
+            assert command_line.main(["--resume", str(folder)]) == 2
+            assert "not the folder of a run" in capsys.readouterr().err
+
+    def test_a_resumed_run_stays_the_same_run(self, capsys, finished):
+        assert command_line.main(["--resume", str(finished), "--set", "agent.algorithm.gamma=0.5"]) == 2
+        assert "env.max_frame" in capsys.readouterr().err
+        assert command_line.main(["--resume", str(finished), "--set", "env.max_frame=10"]) == 2
+        assert "4096" in capsys.readouterr().err
+        assert load_spec(finished / "tiny_spec.yaml").env.max_frame == 4096
+
+    def test_the_command_line_in_its_own_process(self, tmp_path):
+        shown = run("--help", limit=30)
+        assert shown.returncode == 0
+        assert "examples:" in shown.stdout
+        wrong = run(tmp_path / "absent.yaml", limit=60, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert "Traceback" not in wrong.stderr
+        assert os.listdir(tmp_path) == []
