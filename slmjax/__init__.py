@@ -35,7 +35,26 @@ _PUBLIC = {
     "Discrete": "slmjax.types",
 }
 
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = [
+    "Box",
+    "Discrete",
+    "Env",
+    "Policy",
+    "Result",
+    "Spec",
+    "SpecError",
+    "UserError",
+    "__version__",
+    "dump_spec",
+    "load_spec",
+    "make_agent",
+    "make_env",
+    "make_session",
+    "register",
+    "session_key",
+    "train",
+    "vectorize",
+]
 
 if TYPE_CHECKING:
     from slmjax.envs import make_env

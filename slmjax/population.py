@@ -55,11 +55,9 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
     index = np.minimum(np.arange(width), size - 1)
     each, same = PartitionSpec(AXIS), PartitionSpec()
 
-    def spread(function: Callable, in_axes: tuple, donate: bool = False) -> Callable:
+    def spread(function: Callable, in_axes: tuple, donate: bool = False) -> Any:
         specs = tuple(each if axis == 0 else same for axis in in_axes)
-        mapped = jax.shard_map(
-            jax.vmap(function, in_axes), mesh=mesh, in_specs=specs, out_specs=each, check_vma=False
-        )
+        mapped = jax.shard_map(jax.vmap(function, in_axes), mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
         return jax.jit(mapped, donate_argnums=0 if donate else ())
 
     init = spread(program.init, (0, 0))

@@ -25,8 +25,13 @@ _INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one numb
 
 
 class EpisodeStats(NamedTuple):
-    """Raw returns. `running [E]`: of the episodes under way; `returns [WINDOW]`: of the last finished ones, a ring;
-    `finished`: how many episodes have finished."""
+    """Raw returns.
+
+    Attributes:
+        running: returns so far of the episodes under way, `[E]`.
+        returns: returns of the last finished episodes, a ring `[WINDOW]`.
+        finished: how many episodes have finished.
+    """
 
     running: Array
     returns: Array
@@ -172,11 +177,11 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
     return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
 
 
-def _collect(
-    agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key
-) -> tuple[Session, Rollout, Array]:
-    """`T` steps of the session's environments: the session after them, the rollout, and the return of the episode
-    under way after each step `[T, E]`."""
+def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -> tuple[Session, Rollout, Array]:
+    """`T` steps of the session's environments.
+
+    Returns the session after them, the rollout, and the return of the episode under way after each step `[T, E]`.
+    """
     fresh = agent.carry(env.num_envs)
 
     def step(now: tuple, key: Key) -> tuple[tuple, tuple[Rollout, Array]]:

@@ -164,8 +164,8 @@ class Env(NamedTuple):
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[Key, PyTree, PyTree], tuple[PyTree, PyTree, Array, Array, Array]]
-    observation_space: Space
-    action_space: Space
+    observation_space: Any  # a Space
+    action_space: Any  # a Space
     max_steps: int | None = None
     render: Callable[[PyTree], np.ndarray] | None = None
 
@@ -199,8 +199,8 @@ class VectorEnv(NamedTuple):
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
     step: Callable[[Key, PyTree, PyTree], tuple[PyTree, Step]]
-    observation_space: Space
-    action_space: Space
+    observation_space: Any  # a Space
+    action_space: Any  # a Space
     num_envs: int
     max_steps: int | None = None
     render: Callable[..., np.ndarray] | None = None
@@ -282,7 +282,7 @@ class HP(NamedTuple):
     algorithm: Any
     memory: Any
     net: Any
-    frame: Array | None = None
+    frame: Any = None
 
 
 class Algorithm(NamedTuple):

@@ -32,9 +32,7 @@ def run(*words: object, limit: float = 120, cwd: Path | None = None) -> subproce
 def interrupt(*words: object, after: float, by: int = signal.SIGKILL, when: Path | None = None) -> tuple[int, float]:
     """Starts a run and sends it a signal `after` seconds (counted from the appearance of a file that matches `when`'s
     name in its folder, if given): its exit code, and the seconds it took to leave."""
-    process = subprocess.Popen(
-        command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-    )
+    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     try:
         deadline = time.monotonic() + 120
         while when is not None and not list(when.parent.glob(when.name)) and process.poll() is None:

@@ -165,10 +165,10 @@ def test_rate_decay_is_geometric():
 
 @hyper
 class Keys:
-    gamma: float = key(0.99, doc="discount")
-    explore: float | Schedule = key(Schedule(start_val=1.0, end_val=0.0, end_step=100.0), doc="epsilon")
-    entropy: float | Schedule = key(0.01, doc="entropy")
-    horizon: int = key(8, doc="T")
+    gamma: float = key(default=0.99, doc="discount")
+    explore: float | Schedule = key(default=Schedule(start_val=1.0, end_val=0.0, end_step=100.0), doc="epsilon")
+    entropy: float | Schedule = key(default=0.01, doc="entropy")
+    horizon: int = key(default=8, doc="T")
 
 
 def nested(lr=1e-3):

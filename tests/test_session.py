@@ -216,7 +216,8 @@ class TestStatistics:
 
         run = start(trial)
         for stop in range(256, 8193, 256):
-            one = trial._replace(spec=dataclasses.replace(trial.spec, env=dataclasses.replace(trial.spec.env, max_frame=stop)))  # fmt: skip
+            env = dataclasses.replace(trial.spec.env, max_frame=stop)
+            one = trial._replace(spec=dataclasses.replace(trial.spec, env=env))
             run = learn(one, run, watch)
         assert run.sessions.best.score[0] == np.float32(best)
         found = host(jax.tree.map(lambda x: x[0], run.sessions.best.learner))

@@ -25,55 +25,55 @@ from slmjax.types import Algorithm, SpecError, UserError
 
 @hyper
 class Optim:
-    name: str = key("Adam", doc="optimiser")
-    lr: float | Schedule = key(1e-3, doc="learning rate", above=0)
+    name: str = key(default="Adam", doc="optimiser")
+    lr: float | Schedule = key(default=1e-3, doc="learning rate", above=0)
 
 
 @hyper
 class FakeNet:
-    type: str = key("MLPNet", doc="name")
-    hid_layers: tuple[int, ...] = key((64, 64), doc="widths", low=1)
-    kernels: tuple[tuple[int, ...], ...] = key((), doc="nested")
-    pair: tuple[int, float] = key((1, 2.0), doc="fixed length")
-    activation: str = key("tanh", doc="activation", choices=("tanh", "relu"))
-    clip: float | None = key(None, doc="clip", above=0)
-    shared: bool = key(False, doc="share")
-    optim_spec: Optim = key(Optim(), doc="optimiser")
+    type: str = key(default="MLPNet", doc="name")
+    hid_layers: tuple[int, ...] = key(default=(64, 64), doc="widths", low=1)
+    kernels: tuple[tuple[int, ...], ...] = key(default=(), doc="nested")
+    pair: tuple[int, float] = key(default=(1, 2.0), doc="fixed length")
+    activation: str = key(default="tanh", doc="activation", choices=("tanh", "relu"))
+    clip: float | None = key(default=None, doc="clip", above=0)
+    shared: bool = key(default=False, doc="share")
+    optim_spec: Optim = key(default=Optim(), doc="optimiser")
 
 
 @hyper
 class FakeKeys:
-    name: str = key("Fake", doc="name")
-    gamma: float = key(0.99, doc="discount", low=0, high=1)
-    lam: float = key(1, doc="an integer as default of a float")
+    name: str = key(default="Fake", doc="name")
+    gamma: float = key(default=0.99, doc="discount", low=0, high=1)
+    lam: float = key(default=1, doc="an integer as default of a float")
     explore_var_spec: float | Schedule = key(
         Schedule(start_val=1.0, end_val=0.1, end_step=100.0), doc="eps", low=0, high=1
     )
-    training_iter: int = key(1, doc="batches", low=1)
-    clip_vloss: bool = key(False, doc="clip")
+    training_iter: int = key(default=1, doc="batches", low=1)
+    clip_vloss: bool = key(default=False, doc="clip")
 
 
 @hyper
 class FakeReplay:
-    name: str = key("FakeReplay", doc="name")
-    batch_size: int = key(32, doc="batch", low=1)
+    name: str = key(default="FakeReplay", doc="name")
+    batch_size: int = key(default=32, doc="batch", low=1)
 
 
 @hyper
 class OtherReplay:
-    name: str = key("OtherReplay", doc="name")
+    name: str = key(default="OtherReplay", doc="name")
 
 
 @hyper
 class Needy:
-    name: str = key("Needy", doc="name")
+    name: str = key(default="Needy", doc="name")
     needed: int = key(doc="required")
     wanted: float = key(doc="required")
 
 
 @hyper
 class Nameless:
-    x: int = key(1, doc="no name")
+    x: int = key(default=1, doc="no name")
 
 
 FAKE = Algorithm(FakeKeys, lambda hp, env: None, (), ("FakeReplay",))

@@ -21,7 +21,8 @@ from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
 from slmjax.memory import replay
 from slmjax.nets.mlp import Net, Tail, build
 from slmjax.nets.optim import descend, optimizer
-from slmjax.policies.exploration import POLICIES, greedy as best_action
+from slmjax.policies.exploration import POLICIES
+from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, SpecError, VectorEnv
@@ -31,17 +32,19 @@ from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key,
 class DQNKeys:
     """`agent.algorithm` of name `DQN` or `DoubleDQN`."""
 
-    name: str = key("DQN", doc="name of the algorithm")
-    action_pdtype: str = key("Argmax", doc="distribution over actions", choices=("default", "Argmax"))
-    action_policy: str = key("epsilon_greedy", doc="exploration", choices=tuple(POLICIES))
+    name: str = key(default="DQN", doc="name of the algorithm")
+    action_pdtype: str = key(default="Argmax", doc="distribution over actions", choices=("default", "Argmax"))
+    action_policy: str = key(default="epsilon_greedy", doc="exploration", choices=tuple(POLICIES))
     explore_var_spec: float | Schedule = key(
-        Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0), doc="epsilon, or the temperature of boltzmann", low=0
+        default=Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0),
+        doc="epsilon, or the temperature of boltzmann",
+        low=0,
     )
-    gamma: float = key(0.99, doc="discount factor", low=0, high=1)
-    training_frequency: int = key(1, doc="steps of each environment between two training events", low=1)
-    training_iter: int = key(1, doc="batches of one training event", low=1)
-    training_batch_iter: int = key(1, doc="gradient steps on each batch", low=1)
-    training_start_step: int = key(1000, doc="frames remembered before training begins", low=0)
+    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
+    training_frequency: int = key(default=1, doc="steps of each environment between two training events", low=1)
+    training_iter: int = key(default=1, doc="batches of one training event", low=1)
+    training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
+    training_start_step: int = key(default=1000, doc="frames remembered before training begins", low=0)
 
 
 class Learner(NamedTuple):

@@ -11,7 +11,7 @@ from slmjax.types import Array, PyTree
 class Moments(NamedTuple):
     """Count, mean and population variance of everything seen so far; `mean` and `var` are shaped like one value."""
 
-    count: Array
+    count: Array  # type: ignore[assignment]  # shadows tuple.count, which nobody wants here
     mean: PyTree
     var: PyTree
 

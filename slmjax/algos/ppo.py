@@ -25,29 +25,41 @@ from slmjax.nets.optim import descend
 from slmjax.policies.distributions import action_head
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, PyTree, Rollout, SpecError
-from slmjax.types import VectorEnv
+from slmjax.types import (
+    HP,
+    Agent,
+    AgentState,
+    Algorithm,
+    Array,
+    Box,
+    Discrete,
+    Key,
+    PyTree,
+    Rollout,
+    SpecError,
+    VectorEnv,
+)
 
 
 @hyper
 class PPOKeys:
     """`agent.algorithm` of name `PPO`."""
 
-    name: str = key("PPO", doc="name of the algorithm")
-    action_pdtype: str = key("default", doc="distribution over actions")
-    action_policy: str = key("default", doc="how it is explored: sampled", choices=("default",))
-    gamma: float = key(0.99, doc="discount factor", low=0, high=1)
-    lam: float = key(0.95, doc="lambda of generalised advantage estimation", low=0, high=1)
-    clip_eps_spec: float | Schedule = key(0.2, doc="how far the probability ratio may move", low=0)
-    entropy_coef_spec: float | Schedule = key(0.01, doc="weight of the entropy bonus")
-    val_loss_coef: float = key(0.5, doc="weight of the value loss", low=0)
-    time_horizon: int = key(128, doc="steps of each environment in a rollout", low=1)
-    minibatch_size: int = key(128, doc="transitions of one gradient step", low=1)
-    training_epoch: int = key(4, doc="passes over a rollout", low=1)
-    clip_vloss: bool = key(False, doc="clip the value loss as the surrogate is")
-    normalize_advantages: bool = key(True, doc="standardise the advantages of each minibatch")
-    normalize_obs: bool = key(False, doc="standardise observations by running statistics")
-    normalize_return: bool = key(False, doc="divide rewards by the running deviation of the discounted return")
+    name: str = key(default="PPO", doc="name of the algorithm")
+    action_pdtype: str = key(default="default", doc="distribution over actions")
+    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
+    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
+    lam: float = key(default=0.95, doc="lambda of generalised advantage estimation", low=0, high=1)
+    clip_eps_spec: float | Schedule = key(default=0.2, doc="how far the probability ratio may move", low=0)
+    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus")
+    val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
+    time_horizon: int = key(default=128, doc="steps of each environment in a rollout", low=1)
+    minibatch_size: int = key(default=128, doc="transitions of one gradient step", low=1)
+    training_epoch: int = key(default=4, doc="passes over a rollout", low=1)
+    clip_vloss: bool = key(default=False, doc="clip the value loss as the surrogate is")
+    normalize_advantages: bool = key(default=True, doc="standardise the advantages of each minibatch")
+    normalize_obs: bool = key(default=False, doc="standardise observations by running statistics")
+    normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
 class Learner(NamedTuple):
@@ -93,7 +105,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             f"got {alg.minibatch_size}.",
             "agent.algorithm.minibatch_size",
         )
-    if alg.normalize_obs and not (isinstance(env.observation_space, Box) and env.observation_space.dtype == jnp.float32):
+    if alg.normalize_obs and not (
+        isinstance(env.observation_space, Box) and env.observation_space.dtype == jnp.float32
+    ):
         raise SpecError(f"expected float observations, got {env.observation_space}.", "agent.algorithm.normalize_obs")
     head = action_head(alg.action_pdtype, env.action_space)
     net = build_actor_critic(hp.net, env.observation_space, head, env.action_space.shape)
@@ -142,13 +156,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         ended = rollout.terminated | rollout.truncated
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, rollout.extras.value, v_t, ended, hp.algorithm.lam)
-        samples = Sample(
-            see(learner, rollout.obs),
-            *rollout.extras,
-            advantage,
-            advantage + rollout.extras.value,
-            rollout.valid.astype(jnp.float32),
-        )
+        raw, log_prob, value = rollout.extras
+        weight = rollout.valid.astype(jnp.float32)
+        samples = Sample(see(learner, rollout.obs), raw, log_prob, value, advantage, advantage + value, weight)
         samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:

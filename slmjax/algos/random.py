@@ -3,16 +3,29 @@
 import jax
 
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, MultiBinary, MultiDiscrete
-from slmjax.types import PyTree, Rollout, VectorEnv
+from slmjax.types import (
+    HP,
+    Agent,
+    AgentState,
+    Algorithm,
+    Array,
+    Box,
+    Discrete,
+    Key,
+    MultiBinary,
+    MultiDiscrete,
+    PyTree,
+    Rollout,
+    VectorEnv,
+)
 
 
 @hyper
 class RandomKeys:
     """`agent.algorithm` of name `Random`."""
 
-    name: str = key("Random", doc="name of the algorithm")
-    training_frequency: int = key(32, doc="steps of each environment between two rows' bookkeeping", low=1)
+    name: str = key(default="Random", doc="name of the algorithm")
+    training_frequency: int = key(default=32, doc="steps of each environment between two rows' bookkeeping", low=1)
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from slmjax.lab.build import Trial
@@ -24,6 +25,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         """`folder` need not exist yet."""
         self.folder = folder
+        self.damaged: dict[int, str] = {}  # frame -> what is wrong with the checkpoint of that frame
         self._manager: Any = None
 
     def _open(self) -> Any:
@@ -45,7 +47,10 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         manager = self._open()
-        if manager.latest_step() == run.frame:
+        if run.frame in self.damaged:
+            manager.delete(run.frame)
+            del self.damaged[run.frame]
+        elif manager.latest_step() == run.frame:
             return
         sessions = _to_host(trial.population.unpad(run.sessions))
         history = {name: np.array(values) for name, values in run.history.columns.items()}
@@ -58,21 +63,21 @@ class Checkpoints:
         manager.save(run.frame, args=args)
 
     def load(self, trial: Trial) -> Run:
-        """The newest run that can be read; an unreadable one is named and the one before it is taken.
+        """The newest run that can be read; unreadable ones are noted in `damaged` and passed over.
 
         Raises:
             UserError: no checkpoint fits this spec.
         """
-        steps = sorted(self._open().all_steps(), reverse=True)
-        problems = []
-        for step in steps:
+        for step in sorted(self._open().all_steps(), reverse=True):
             try:
                 return self._restore(trial, step)
             except UserError:
                 raise
-            except Exception as error:  # noqa: BLE001 whatever Orbax says of a damaged file, the next one may be whole
-                problems.append(f"{self.folder / str(step)}: {str(error).splitlines()[0] if str(error) else error!r}")
-        raise UserError("no readable checkpoint:\n  " + "\n  ".join(problems))
+            except Exception as error:  # whatever Orbax says of a damaged file, the one before may be whole
+                self.damaged[step] = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(
+            "no readable checkpoint:\n  " + "\n  ".join(f"{self.folder / str(f)}: {e}" for f, e in self.damaged.items())
+        )
 
     def _restore(self, trial: Trial, step: int) -> Run:
         import orbax.checkpoint as ocp
@@ -108,7 +113,8 @@ def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
 
 def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
     size = trial.population.size
-    template = jax.eval_shape(jax.vmap(trial.program.init), trial.keys[:size], jax.tree.map(lambda x: x[:size], trial.hp))
+    hp = jax.tree.map(lambda x: x[:size], trial.hp)
+    template = jax.eval_shape(jax.vmap(trial.program.init), trial.keys[:size], hp)
     wanted = dict(_named(template))
     if set(wanted) != set(leaves):
         odd = sorted(set(wanted) ^ set(leaves))[0]
@@ -116,7 +122,7 @@ def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
 
     def leaf(name: str) -> Any:
         want, value = wanted[name], np.asarray(leaves[name])
-        made = jax.random.wrap_key_data(value) if _is_key(want) else value
+        made: Any = jax.random.wrap_key_data(jnp.asarray(value)) if _is_key(want) else value
         if made.shape != want.shape or made.dtype != want.dtype:
             raise UserError(
                 f"the checkpoint does not fit the spec: {name} is {made.dtype}{list(made.shape)}, "

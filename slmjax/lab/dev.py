@@ -16,8 +16,8 @@ from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
 from slmjax.lab.build import Trial, make_agent, make_trial
-from slmjax.lab.report import write_report
 from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.lab.report import write_report
 from slmjax.policies import schedules
 from slmjax.session import Session
 from slmjax.spec.sections import Spec

@@ -2,8 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
+
+
+def _config(name: str) -> Any:
+    return getattr(jax.config, name)  # made at run time, so no type checker knows it
 
 
 def cores() -> int:
@@ -20,7 +25,7 @@ def use_every_core() -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     try:
-        if jax.config.jax_num_cpu_devices < 1:
+        if _config("jax_num_cpu_devices") < 1:
             jax.config.update("jax_num_cpu_devices", cores())
     except RuntimeError:
         pass  # the backend runs already, with the devices it has
@@ -38,7 +43,7 @@ def cache_programs() -> None:
 
     Does nothing where a cache is configured already, or the folder cannot be made (a run must not fail for that).
     """
-    if jax.config.jax_compilation_cache_dir:
+    if _config("jax_compilation_cache_dir"):
         return
     folder = cache_folder()
     try:

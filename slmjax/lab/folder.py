@@ -65,7 +65,7 @@ def find_spec(folder: Path) -> Path:
 
 def manifest(spec: Spec, **facts: Any) -> dict[str, Any]:
     """What, beside the spec, a run depends on."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

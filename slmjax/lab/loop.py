@@ -53,8 +53,8 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
         marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
         stop = min([(run.frame // program.row_frames + rows) * program.row_frames, end, *marks])
         began = time.perf_counter()
-        sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop)
-        logs = {name: np.asarray(values) for name, values in logs.items()}
+        sessions, rows_out = trial.population.segment(run.sessions, trial.hp, run.frame, stop)
+        logs = {name: np.asarray(values) for name, values in rows_out.items()}
         seconds = time.perf_counter() - began
         run.history.append(program, logs, run.frame, stop, seconds)
         if stop == end or _crossed(run.frame, stop, meta.eval_frequency):

@@ -54,6 +54,8 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
     checkpoints = Checkpoints(folder / "model")
     with StopRequest() as stop, Progress(budget(spec, trial.program), spec.meta.max_session, quiet) as progress:
         run = checkpoints.load(trial) if resume and checkpoints.latest() is not None else start(trial)
+        for frame, problem in checkpoints.damaged.items():
+            progress.say(f"the checkpoint of frame {frame} cannot be read and is passed over: {problem}")
         progress.say(_headline(trial, folder, run))
         run, compile_seconds = compile_segment(trial, run)
         progress.say(f"compiled in {compile_seconds:.1f} s")
@@ -107,4 +109,3 @@ def summary(metrics: dict[str, Any]) -> str:
         + f", greedy evaluation {show('final_eval_reward')}, strength {show('strength')}, "
         f"{metrics['num_sessions']} sessions"
     )
-

@@ -21,11 +21,11 @@ from slmjax.types import Array, Dict, Key, PyTree, Rollout, Space, SpecError, Ve
 class Replay:
     """`agent.memory` of name `Replay`."""
 
-    name: str = key("Replay", doc="name of the memory")
-    batch_size: int = key(32, doc="transitions of one batch", low=1)
-    max_size: int = key(10_000, doc="transitions kept; rounded down to whole rollouts", low=1)
-    use_cer: bool = key(False, doc="combined experience replay: the newest transitions are in every batch")
-    num_step_returns: int = key(1, doc="n of n-step returns", low=1)
+    name: str = key(default="Replay", doc="name of the memory")
+    batch_size: int = key(default=32, doc="transitions of one batch", low=1)
+    max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1)
+    use_cer: bool = key(default=False, doc="combined experience replay: the newest transitions are in every batch")
+    num_step_returns: int = key(default=1, doc="n of n-step returns", low=1)
 
 
 class Transition(NamedTuple):
@@ -132,9 +132,9 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
         newest: transitions written last, `T x E`.
         frame: frames written so far, the last rollout included.
     """
-    youngest = (spec.num_step_returns - 1) * num_envs
+    window = (spec.num_step_returns - 1) * num_envs
     # While fewer steps were written than n, the oldest step is all there is; its window ends at what was written.
-    youngest = jnp.minimum(youngest, jnp.minimum(frame, rows) - num_envs)
+    youngest = jnp.minimum(window, jnp.minimum(frame, rows) - num_envs)
     written = jnp.minimum(frame, rows)
     age = jax.random.randint(rng, (batches, spec.batch_size), youngest, written, jnp.int32)
     if spec.use_cer:

@@ -7,4 +7,4 @@ from slmjax.spec.schema import hyper, key
 class OnPolicyBatchReplay:
     """The memory of PPO and its kin: holds nothing beyond the rollout that `Agent.update` is given."""
 
-    name: str = key("OnPolicyBatchReplay", doc="name of the memory")
+    name: str = key(default="OnPolicyBatchReplay", doc="name of the memory")

@@ -13,36 +13,40 @@ from slmjax.nets.optim import OptimSpec
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, PyTree, Space
 
+LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
+
 
 @hyper
 class LossSpec:
     """`agent.net.loss_spec`: how the error of a value is punished."""
 
-    name: str = key("MSELoss", doc="loss of a value", choices=("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss"))
+    name: str = key(
+        default="MSELoss", doc="loss of a value", choices=("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
+    )
 
 
 @hyper
 class MLPNet:
     """`agent.net` of type `MLPNet`: dense layers, then one tail for each thing that the algorithm predicts."""
 
-    type: str = key("MLPNet", doc="name of the network")
-    hid_layers: tuple[int, ...] = key((64, 64), doc="width of each hidden layer", low=1)
-    hid_layers_activation: str = key("tanh", doc="any flax activation")
-    out_layer_activation: str | None = key(None, doc="activation of the tails")
-    init_fn: str | None = key(None, doc="any flax initialiser; none: lecun_normal")
-    init_gain: float = key(2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
-    actor_init_std: float | None = key(None, doc="gain of an orthogonal policy tail; none: `init_fn`", above=0)
-    critic_init_std: float | None = key(None, doc="gain of an orthogonal value tail; none: `init_fn`", above=0)
-    log_std_init: float = key(0.0, doc="log of the first standard deviation of a Normal policy")
-    shared: bool = key(False, doc="actor and critic share the hidden layers")
-    critic_hid_layers: tuple[int, ...] | None = key(None, doc="hidden layers of a separate critic", low=1)
-    clip_grad_val: float | None = key(None, doc="largest global norm of a gradient", above=0)
-    loss_spec: LossSpec = key(LossSpec(), doc="loss of the values")
-    optim_spec: OptimSpec = key(OptimSpec(), doc="optimiser")
-    critic_optim_spec: OptimSpec | None = key(None, doc="optimiser of a separate critic; none: `optim_spec`")
-    update_type: str = key("replace", doc="how a target network follows", choices=("replace", "polyak"))
-    update_frequency: int = key(1, doc="frames between two updates of a target network", low=1)
-    polyak_coef: float = key(0.005, doc="share of the online network in a polyak update", low=0, high=1)
+    type: str = key(default="MLPNet", doc="name of the network")
+    hid_layers: tuple[int, ...] = key(default=(64, 64), doc="width of each hidden layer", low=1)
+    hid_layers_activation: str = key(default="tanh", doc="any flax activation")
+    out_layer_activation: str | None = key(default=None, doc="activation of the tails")
+    init_fn: str | None = key(default=None, doc="any flax initialiser; none: lecun_normal")
+    init_gain: float = key(default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
+    actor_init_std: float | None = key(default=None, doc="gain of an orthogonal policy tail; none: `init_fn`", above=0)
+    critic_init_std: float | None = key(default=None, doc="gain of an orthogonal value tail; none: `init_fn`", above=0)
+    log_std_init: float = key(default=0.0, doc="log of the first standard deviation of a Normal policy")
+    shared: bool = key(default=False, doc="actor and critic share the hidden layers")
+    critic_hid_layers: tuple[int, ...] | None = key(default=None, doc="hidden layers of a separate critic", low=1)
+    clip_grad_val: float | None = key(default=None, doc="largest global norm of a gradient", above=0)
+    loss_spec: LossSpec = key(default=LossSpec(), doc="loss of the values")
+    optim_spec: OptimSpec = key(default=OptimSpec(), doc="optimiser")
+    critic_optim_spec: OptimSpec | None = key(default=None, doc="optimiser of a separate critic; none: `optim_spec`")
+    update_type: str = key(default="replace", doc="how a target network follows", choices=("replace", "polyak"))
+    update_frequency: int = key(default=1, doc="frames between two updates of a target network", low=1)
+    polyak_coef: float = key(default=0.005, doc="share of the online network in a polyak update", low=0, high=1)
 
 
 class Tail(NamedTuple):
@@ -108,7 +112,8 @@ def build(spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], criti
         return module.init(rng, jnp.zeros((width,)))
 
     def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
-        return applied.apply(params, inputs.flatten(observation_space, obs)), carry
+        outputs: Any = applied.apply(params, inputs.flatten(observation_space, obs))
+        return outputs, carry
 
     return Net(init, apply)
 

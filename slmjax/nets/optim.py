@@ -16,7 +16,7 @@ from slmjax.spec.schema import hyper, key
 from slmjax.types import PyTree, SpecError
 
 _OPTIMIZERS = (
-    "adabelief adadelta adagrad adam adamax adamaxw adamw amsgrad lamb lion nadam nadamw noisy_sgd novograd radam "
+    "adabelief adadelta adagrad adam adamax adamaxw adamw amsgrad lamb lion nadam nadamw novograd radam "
     "rmsprop sgd sm3 yogi"
 ).split()
 
@@ -25,14 +25,14 @@ _OPTIMIZERS = (
 class OptimSpec:
     """`agent.net.optim_spec`: any first-order optax optimiser. Keys that are none take optax's default."""
 
-    name: str = key("Adam", doc="an optax optimiser, upper or lower case")
-    lr: float | Schedule = key(1e-3, doc="learning rate, or a schedule of it over frames")
-    b1: float | None = key(None, doc="decay of the first moment", low=0, high=1)
-    b2: float | None = key(None, doc="decay of the second moment", low=0, high=1)
-    eps: float | None = key(None, doc="added to the denominator", low=0)
-    decay: float | None = key(None, doc="decay of RMSprop's average", low=0, high=1)
-    momentum: float | None = key(None, doc="momentum of SGD and RMSprop", low=0, high=1)
-    weight_decay: float | None = key(None, doc="decoupled weight decay (AdamW and kin)", low=0)
+    name: str = key(default="Adam", doc="an optax optimiser, upper or lower case")
+    lr: float | Schedule = key(default=1e-3, doc="learning rate, or a schedule of it over frames")
+    b1: float | None = key(default=None, doc="decay of the first moment", low=0, high=1)
+    b2: float | None = key(default=None, doc="decay of the second moment", low=0, high=1)
+    eps: float | None = key(default=None, doc="added to the denominator", low=0)
+    decay: float | None = key(default=None, doc="decay of RMSprop's average", low=0, high=1)
+    momentum: float | None = key(default=None, doc="momentum of SGD and RMSprop", low=0, high=1)
+    weight_decay: float | None = key(default=None, doc="decoupled weight decay (AdamW and kin)", low=0)
 
 
 def optimizer(spec: OptimSpec, clip_grad_val: Any = None) -> optax.GradientTransformation:

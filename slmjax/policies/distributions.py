@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.registry import nearest
-from slmjax.types import Array, Box, Discrete, Key, Space, SpecError
+from slmjax.types import Array, Box, Discrete, Key, SpecError
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -177,7 +177,7 @@ _PDTYPES: dict[type, tuple[str, ...]] = {
 }
 
 
-def action_head(pdtype: str, space: Space) -> ActionHead:
+def action_head(pdtype: str, space: Any) -> ActionHead:
     """The head for an `action_pdtype` (`default`: the first that the space has) and an action space.
 
     Raises:

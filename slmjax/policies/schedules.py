@@ -19,11 +19,11 @@ NAMES = ("no_decay", "linear_decay", "rate_decay", "periodic_decay")
 class Schedule:
     """A number as a function of the frame. Its values are data: sessions with different schedules share a program."""
 
-    name: str = key("linear_decay", doc="shape of the decay", choices=NAMES)
+    name: str = key(default="linear_decay", doc="shape of the decay", choices=NAMES)
     start_val: float = key(doc="value until `start_step`")
-    end_val: float | None = key(None, doc="value from `end_step` on; none: `start_val`")
-    start_step: float = key(0.0, doc="frame at which the decay begins", low=0)
-    end_step: float = key(0.0, doc="frame at which the decay ends", low=0)
+    end_val: float | None = key(default=None, doc="value from `end_step` on; none: `start_val`")
+    start_step: float = key(default=0.0, doc="frame at which the decay begins", low=0)
+    end_step: float = key(default=0.0, doc="frame at which the decay ends", low=0)
 
 
 def value(schedule: Schedule, frame: Any) -> jax.Array:

@@ -12,32 +12,32 @@ class EnvSpec:
     """The `env` section."""
 
     name: str = key(doc="a registered environment, or `module:attribute` of a function that returns an `Env`")
-    num_envs: int = key(1, doc="environments of one session, stepped together", low=1)
+    num_envs: int = key(default=1, doc="environments of one session, stepped together", low=1)
     max_frame: int = key(doc="budget of one session: environment steps summed over its environments", low=1)
-    max_t: int | None = key(None, doc="time limit of an episode in steps; none: the environment's own", low=1)
-    kwargs: dict[str, Any] | None = key(None, doc="further arguments of the environment")
+    max_t: int | None = key(default=None, doc="time limit of an episode in steps; none: the environment's own", low=1)
+    kwargs: dict[str, Any] | None = key(default=None, doc="further arguments of the environment")
 
 
 @hyper
 class MetaSpec:
     """The `meta` section: how a spec is run, nothing that changes what one session learns."""
 
-    max_session: int = key(1, doc="sessions of one trial; they differ in their seed alone", low=1)
-    seed: int = key(0, doc="root of all randomness", low=0)
-    log_frequency: int = key(500, doc="frames between two rows of a session's table", low=1)
-    eval_frequency: int | None = key(None, doc="frames between greedy evaluations; none: only at the end", low=1)
-    eval_episodes: int = key(32, doc="episodes of one greedy evaluation", low=1)
-    checkpoint_frequency: int | None = key(None, doc="frames between checkpoints; none: every 60 seconds", low=1)
+    max_session: int = key(default=1, doc="sessions of one trial; they differ in their seed alone", low=1)
+    seed: int = key(default=0, doc="root of all randomness", low=0)
+    log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1)
+    eval_frequency: int | None = key(default=None, doc="frames between evaluations; none: one at the end", low=1)
+    eval_episodes: int = key(default=32, doc="episodes of one greedy evaluation", low=1)
+    checkpoint_frequency: int | None = key(default=None, doc="frames between checkpoints; none: every minute", low=1)
 
 
 @hyper
 class AgentSpec:
     """The `agent` section: a label, and the three parts that make an agent. Their schemas come from the registry."""
 
-    name: str = key("", doc="free label, shown in graphs; the algorithm's name if empty")
+    name: str = key(default="", doc="free label, shown in graphs; the algorithm's name if empty")
     algorithm: Any = key(doc="what learns")
-    memory: Any = key(None, doc="what it remembers; none: the algorithm's default")
-    net: Any = key(None, doc="what it is made of; none: MLPNet with its defaults")
+    memory: Any = key(default=None, doc="what it remembers; none: the algorithm's default")
+    net: Any = key(default=None, doc="what it is made of; none: MLPNet with its defaults")
 
 
 @dataclasses.dataclass(frozen=True)
