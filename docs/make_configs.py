@@ -129,8 +129,8 @@ assert value(schedule, 12500) == 0.005
 
 The column *kind* says what may differ between the sessions of one compiled program. *Data* are floats, and the mappings
 that hold them: a change of value compiles nothing anew. *Static* keys are part of the program's shape: integers,
-booleans, names, lists. `null` instead of a number is another program, too. Today's limit: `init_gain`, `actor_init_std`,
-`critic_init_std` and `log_std_init` are read when a program is made, so its sessions share them.
+booleans, names, lists. `null` instead of a number is another program, too. Today's limit: `init_gain`,
+`actor_init_std`, `critic_init_std` and `log_std_init` are read when a program is made, so its sessions share them.
 
 ```python
 import jax

@@ -265,10 +265,12 @@ def shuffles(n, keys=KEYS):
     return np.asarray(jax.jit(jax.vmap(lambda k: permutation(k, n)))(jax.random.split(jax.random.key(n), keys)))
 
 
-@pytest.mark.parametrize("sizes", [range(1, 21), range(21, 41), (100, 128, 1000), (4096, 5000)], ids=str)
+@pytest.mark.parametrize("sizes", [range(1, 41), (100, 128, 1000, 4096, 5000)], ids=str)
 def test_a_permutation_holds_every_index_once(sizes):
     keys = jax.random.split(jax.random.key(0), 8)
-    made = jax.jit(lambda keys: [jax.vmap(lambda k: permutation(k, n))(keys) for n in sizes])(keys)  # noqa: B023
+    quick = {"xla_backend_optimization_level": 0}  # forty programs: less time to compile them
+    shuffle = lambda keys: [jax.vmap(lambda k: permutation(k, n))(keys) for n in sizes]  # noqa: B023, E731
+    made = jax.jit(shuffle, compiler_options=quick)(keys)
     for n, lanes in zip(sizes, made, strict=True):
         assert lanes.shape == (8, n)
         assert lanes.dtype == jnp.int32
@@ -286,14 +288,14 @@ def test_one_key_gives_one_permutation_alone_or_with_others():
 
 
 def pair_statistic(first, second, n):
-    """Chi-square per degree of freedom of two places being a pair of different indices, uniformly: 1 when they are."""
+    """Chi-square per degree of freedom of two places holding any pair of different indices equally often: then 1."""
     counts = np.zeros((n, n))
     np.add.at(counts, (first, second), 1)
     off = counts[~np.eye(n, dtype=bool)]
-    return stats.chisquare(off).statistic / (off.size - 1), stats.chisquare(off).pvalue
+    return stats.chisquare(off).statistic / (off.size - 1)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 7, 8, 12, 16, 100])
+@pytest.mark.parametrize("n", [3, 5, 8, 12, 100])
 def test_every_place_holds_every_index_equally_often(n):
     made = shuffles(n)
     for place in {0, 1, n // 2, n - 1}:
@@ -301,17 +303,16 @@ def test_every_place_holds_every_index_equally_often(n):
         assert stats.chisquare(np.bincount(np.argmax(made == place, 1), minlength=n)).pvalue > FAIR
 
 
-@pytest.mark.parametrize("n", [5, 8, 12, 16])
+@pytest.mark.parametrize("n", [5, 8, 12])
 def test_pairs_of_places_are_uniform(n):
     made = shuffles(n)
     for first in range(n):
         for second in {(first + 1) % n, (first + n // 2) % n} - {first}:
-            assert pair_statistic(made[:, first], made[:, second], n)[0] < 1.8
-    halves = made[:, n // 2] + made[:, n // 2 + 1] * 0
-    assert pair_statistic(halves, (halves + 1) % n, n)[1] < ABSURD  # a fixed distance would be seen
+            assert pair_statistic(made[:, first], made[:, second], n) < 1.8
+    assert pair_statistic(made[:, 0], (made[:, 0] + 1) % n, n) > 100  # the mutant: neighbours at a fixed distance
 
 
-@pytest.mark.parametrize("n", [100, 128, 256])
+@pytest.mark.parametrize("n", [100, 128])
 def test_neighbours_of_a_large_permutation_keep_no_distance(n):
     made = shuffles(n)
     for first, second in ((0, 1), (n // 2, n // 2 + 1), (0, n // 2), (n // 4, 3 * n // 4), (0, n - 1)):

@@ -39,9 +39,7 @@ def update(moments: Moments, x: PyTree, weight: Array) -> Moments:
 
     merged = jax.tree.map(merge, moments.mean, moments.var, x)
     mean, var = jax.tree.transpose(jax.tree.structure(moments.mean), jax.tree.structure((0, 0)), merged)
-    seen = added > 0
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(seen, n, o), new, old)  # noqa: E731
-    return Moments(total, keep(mean, moments.mean), keep(var, moments.var))
+    return Moments(total, mean, var)
 
 
 def apply(moments: Moments, x: PyTree, clip: Any = 10.0) -> PyTree:

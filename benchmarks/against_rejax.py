@@ -1,0 +1,129 @@
+"""slmjax and rejax on the same task with the same settings, in alternating runs. By hand:
+
+    python -m venv /tmp/rejax && /tmp/rejax/bin/pip install "rejax==0.1.3" "gymnax<1" "jax==0.10.2" six
+    python benchmarks/against_rejax.py /tmp/rejax/bin/python
+
+Each run is a process of its own; compilation is not counted; 8 sessions (rejax: 8 vmapped seeds).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import speed
+
+HERE = Path(__file__).resolve().parent
+SESSIONS = 8
+CASES = (
+    # label, algorithm, environments, slots, frames of each session, repeats
+    ("PPO, 4 envs", "ppo", 4, 0, 500_000, 3),
+    ("PPO, 64 envs", "ppo", 64, 0, 500_000, 3),
+    ("DQN, 10 envs, 10k slots", "dqn", 10, 10_000, 100_000, 3),
+    ("DQN, 10 envs, 1M slots", "dqn", 10, 1_000_000, 10_000, 3),
+)
+
+
+def ours(algorithm: str, envs: int, slots: int, frames: int) -> dict:
+    """Frames/s over all sessions, and the greedy return of each, of one whole run."""
+    import time
+
+    import jax
+    import numpy as np
+    import specs
+
+    from slmjax.lab import devices
+
+    devices.use_every_core()
+    from slmjax.lab.build import make_trial
+    from slmjax.lab.loop import compile_segment, start
+
+    made = specs.ppo(envs, frames) if algorithm == "ppo" else specs.dqn(envs, frames, slots)
+    trial = make_trial(specs.resolve(made, max_session=SESSIONS, eval_episodes=128, log_frequency=max(frames // 50, 1)))
+    run, _ = compile_segment(trial, start(trial))
+    began = time.perf_counter()
+    _, run = speed._advance(trial, run, frames)
+    jax.block_until_ready(run.sessions)
+    pace = SESSIONS * run.frame / (time.perf_counter() - began)
+    returns = np.asarray(trial.population.evaluate(run.sessions, trial.hp, run.frame, False)).mean(1)
+    return {"pace": pace, "returns": returns.tolist()}
+
+
+def theirs(algorithm: str, envs: int, slots: int, frames: int) -> dict:
+    """The same of rejax; runs under rejax's own interpreter."""
+    import time
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from rejax import get_algo
+
+    common = {"env": "CartPole-v1", "num_envs": envs, "gamma": 0.99, "skip_initial_evaluation": True}
+    common |= {"total_timesteps": frames, "eval_freq": frames}
+    settings = {
+        "ppo": {
+            "agent_kwargs": {"activation": "tanh", "hidden_layer_sizes": (64, 64)},
+            "num_steps": 128, "num_minibatches": 4, "num_epochs": 4, "learning_rate": 2.5e-4, "max_grad_norm": 0.5,
+            "gae_lambda": 0.95, "clip_eps": 0.2, "ent_coef": 0.01, "vf_coef": 0.5,
+        },
+        "dqn": {
+            "agent_kwargs": {"activation": "relu"},
+            "num_epochs": 1, "buffer_size": slots, "fill_buffer": 1000, "batch_size": 128, "learning_rate": 1e-3,
+            "target_update_freq": 500, "polyak": 0.0, "eps_start": 1.0, "eps_end": 0.05, "exploration_fraction": 0.5,
+            "ddqn": False,
+        },
+    }  # fmt: skip
+    agent = get_algo(algorithm).create(**common, **settings[algorithm])
+    evaluate = agent.eval_callback
+    silent = agent.replace(eval_callback=lambda *_: jnp.zeros(()))
+    keys = jax.random.split(jax.random.PRNGKey(0), SESSIONS)
+    train = jax.jit(jax.vmap(silent.train)).lower(keys).compile()
+    began = time.perf_counter()
+    state, _ = jax.block_until_ready(train(keys))
+    pace = int(np.asarray(state.global_step).sum()) / (time.perf_counter() - began)
+    _, returns = jax.jit(jax.vmap(lambda s, k: evaluate(silent, s, k)))(state, keys)
+    return {"pace": pace, "returns": np.asarray(returns).mean(-1).tolist()}
+
+
+def in_process(python: str, side: str, case: list) -> dict:
+    """One run of one side."""
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    words = [python, str(Path(__file__).resolve()), "--child", json.dumps([side, *case])]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=1800)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Prints the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("rejax_python", nargs="?", help="an interpreter that has rejax 0.1.3")
+    arguments.add_argument("--child", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.child:
+        side, *case = json.loads(options.child)
+        print(json.dumps({"ours": ours, "theirs": theirs}[side](*case)))
+        return
+    print("| CartPole-v1, 8 sessions | slmjax frames/s | rejax frames/s | ratio | slmjax return | rejax return |")
+    print("|---|---|---|---|---|---|")
+    for label, *case, repeats in CASES:
+        pairs = [
+            (in_process(sys.executable, "ours", case), in_process(options.rejax_python, "theirs", case))
+            for _ in range(repeats)
+        ]
+        a, b = ([pair[i]["pace"] for pair in pairs] for i in (0, 1))
+        ratio = [x / y for x, y in zip(a, b, strict=True)]
+        returns = [statistics.mean(pairs[0][i]["returns"]) for i in (0, 1)]
+        print(
+            f"| {label} | {speed.spread(a)} | {speed.spread(b)} | {speed.spread(ratio, 2)}x "
+            f"| {returns[0]:.1f} | {returns[1]:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
