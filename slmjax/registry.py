@@ -26,11 +26,11 @@ TABLES: dict[str, dict[str, str]] = {
         "PPO": "slmjax.algos.ppo:PPO",
     },
     "memory": {
-        "OnPolicyBatchReplay": "slmjax.memory.rollout:OnPolicyBatchReplay",
-        "Replay": "slmjax.memory.replay:Replay",
+        "OnPolicyBatchReplay": "slmjax.memory.rollout:ON_POLICY_BATCH_REPLAY",
+        "Replay": "slmjax.memory.replay:REPLAY",
     },
     "net": {
-        "MLPNet": "slmjax.nets.mlp:MLPNet",
+        "MLPNet": "slmjax.nets.mlp:MLP_NET",
     },
     "env": dict.fromkeys(_GYMNAX.split(), "slmjax.envs.gymnax:make"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,9 +51,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line: the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     from slmjax.types import UserError
 
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: `module:attribute` may lie where one stands
     try:
         return _run(options)
     except UserError as error:
@@ -95,6 +98,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _read(options: argparse.Namespace) -> tuple[Spec, str]:
+    from slmjax.registry import nearest
     from slmjax.spec import load_spec
     from slmjax.types import UserError
 
@@ -102,9 +106,15 @@ def _read(options: argparse.Namespace) -> tuple[Spec, str]:
     mode = words.pop() if words and words[-1] in MODES else "train"
     if not options.config:
         raise UserError("expected a config file, for instance configs/dqn_cartpole.yaml; see --help.")
-    if len(words) > 1:
-        raise UserError(f"expected CONFIG [SPEC_NAME] [MODE], where MODE is one of {', '.join(MODES)}; got {words}.")
-    return load_spec(options.config, words[0] if words else None, _overrides(options)), mode
+    if len(words) > 1 or options.config in MODES:
+        got = " ".join([options.config, *options.words])
+        raise UserError(f"expected CONFIG [SPEC_NAME] [MODE], where MODE is one of {', '.join(MODES)}; got {got!r}.")
+    try:
+        return load_spec(options.config, words[0] if words else None, _overrides(options)), mode
+    except UserError as error:
+        if words and nearest(words[0], list(MODES)):
+            raise UserError(f"{error} Or did you mean the mode?{nearest(words[0], list(MODES))[13:]}") from error
+        raise
 
 
 if __name__ == "__main__":

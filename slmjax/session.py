@@ -76,7 +76,8 @@ class Program(NamedTuple):
     Attributes:
         init: `(key, hp) -> Session`.
         segment: `(session, hp, frame, stop) -> (session, rows)`: continues from `frame` to `stop`, both multiples of
-            `iteration_frames`. `rows` holds one array `[MAX_ROWS]` a column, a row for each multiple of `row_frames`
+            `iteration_frames`. `rows` holds `total_reward`, `epi`, `updates`, `failed` and the mean of each metric
+            over the updates of the row, one array `[MAX_ROWS]` a column, a row for each multiple of `row_frames`
             that was reached and one for `stop`. `frame` and `stop` are data: no length of a segment compiles anew.
         evaluate: `(session, hp, frame, best) -> returns [episodes]` of greedy episodes from fresh environments with
             learning and exploration off; `best` (static) evaluates the best learner instead of the last.
@@ -150,9 +151,11 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         session, sums = jax.lax.fori_loop(warm, iterations, learn, (session, sums))
         session = _guard(session, before, start + iterations * size)
         updates = iterations - warm
-        means = jax.tree.map(lambda x: jnp.where(updates > 0, x / updates, jnp.nan), sums)
+        # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
+        means = jax.tree.map(lambda x: x / jnp.maximum(updates, 1), sums)
         session, reward = _keep_best(session)
-        return session, {"total_reward": reward, "epi": session.stats.finished, "failed": session.failed, **means}
+        counts = {"epi": session.stats.finished, "updates": updates, "failed": session.failed}
+        return session, {"total_reward": reward, **counts, **means}
 
     def segment(session: Session, hp: HP, frame: Array, stop: Array) -> tuple[Session, dict[str, Array]]:
         first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
@@ -229,10 +232,10 @@ def _guard(session: Session, before: PyTree, frame: Array) -> Session:
 
 
 def _keep_best(session: Session) -> tuple[Session, Array]:
-    """`total_reward` of this row (NaN before the first episode ends), and the session with its best learner."""
+    """The session with its best learner, and `total_reward` of this row (0 before the first episode ends)."""
     stats, best = session.stats, session.best
     seen = jnp.arange(WINDOW) < stats.finished
-    reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.sum(seen)
+    reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.maximum(jnp.sum(seen), 1)
     better = (reward >= best.score) & (stats.finished >= WINDOW) & (session.failed < 0)
     learner = jax.tree.map(lambda new, old: jnp.where(better, new, old), session.agent.learner, best.learner)
     return session._replace(best=Best(jnp.where(better, reward, best.score), learner)), reward

@@ -4,13 +4,18 @@ Axes are always `[S, T, E, ...]` in that order: sessions, time, environments. A 
 are added by `vmap` in `population.py`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from slmjax.spaces import Box as Box
+from slmjax.spaces import Dict as Dict
+from slmjax.spaces import Discrete as Discrete
+from slmjax.spaces import MultiBinary as MultiBinary
+from slmjax.spaces import MultiDiscrete as MultiDiscrete
+from slmjax.spaces import Space as Space
 
 PyTree = Any
 Array = jax.Array
@@ -27,122 +32,6 @@ class SpecError(UserError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.message, self.path = message, path
-
-
-# ---------------------------------------------------------------------------------------------------------- spaces
-
-
-@dataclass(frozen=True)
-class Discrete:
-    """The integers `0 .. n-1`; a value is an int32 scalar."""
-
-    n: int
-    shape: tuple[int, ...] = field(default=(), init=False)
-    dtype: Any = field(default=jnp.int32, init=False)
-
-    def sample(self, key: Key) -> Array:
-        """A uniform draw, shape `()`."""
-        return jax.random.randint(key, (), 0, self.n, jnp.int32)
-
-    def __str__(self) -> str:
-        return f"Discrete({self.n})"
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Arrays of one shape and dtype between two bounds; `low` and `high` broadcast to `shape`, and may be infinite."""
-
-    low: Any
-    high: Any
-    shape: tuple[int, ...] = ()
-    dtype: Any = jnp.float32
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            bound = np.broadcast_to(np.asarray(getattr(self, name), np.float32), self.shape)
-            object.__setattr__(self, name, bound)
-        object.__setattr__(self, "shape", tuple(self.shape))
-
-    @property
-    def bounded(self) -> bool:
-        """True when every bound is finite."""
-        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
-
-    def sample(self, key: Key) -> Array:
-        """A uniform draw, shape `shape`; where a bound is infinite, a standard normal one."""
-        finite = np.isfinite(self.low) & np.isfinite(self.high)
-        low, high = np.where(finite, self.low, 0.0), np.where(finite, self.high, 1.0)
-        uniform = jax.random.uniform(key, self.shape, minval=low, maxval=high)
-        return jnp.where(finite, uniform, jax.random.normal(key, self.shape)).astype(self.dtype)
-
-    def __str__(self) -> str:
-        return f"Box(shape={self.shape}, dtype={np.dtype(self.dtype).name})"
-
-
-@dataclass(frozen=True)
-class MultiDiscrete:
-    """A vector of `len(nvec)` integers, entry `i` in `0 .. nvec[i]-1`."""
-
-    nvec: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(len(nvec),)`."""
-        return (len(self.nvec),)
-
-    @property
-    def dtype(self) -> Any:
-        """int32."""
-        return jnp.int32
-
-    def sample(self, key: Key) -> Array:
-        """A uniform draw, shape `[len(nvec)]`."""
-        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), jnp.int32)
-
-    def __str__(self) -> str:
-        return f"MultiDiscrete({list(self.nvec)})"
-
-
-@dataclass(frozen=True)
-class MultiBinary:
-    """A vector of `n` zeros and ones."""
-
-    n: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(n,)`."""
-        return (self.n,)
-
-    @property
-    def dtype(self) -> Any:
-        """int32."""
-        return jnp.int32
-
-    def sample(self, key: Key) -> Array:
-        """A uniform draw, shape `[n]`."""
-        return jax.random.randint(key, self.shape, 0, 2, jnp.int32)
-
-    def __str__(self) -> str:
-        return f"MultiBinary({self.n})"
-
-
-@dataclass(frozen=True)
-class Dict:
-    """A mapping from names to spaces; a value is a dict with the same names."""
-
-    spaces: Mapping[str, Any]
-
-    def sample(self, key: Key) -> dict[str, Any]:
-        """A draw from every part."""
-        keys = jax.random.split(key, len(self.spaces))
-        return {name: space.sample(k) for (name, space), k in zip(sorted(self.spaces.items()), keys, strict=True)}
-
-    def __str__(self) -> str:
-        return "Dict(" + ", ".join(f"{name}: {space}" for name, space in sorted(self.spaces.items())) + ")"
-
-
-Space = Discrete | Box | MultiDiscrete | MultiBinary | Dict
 
 
 # ---------------------------------------------------------------------------------------------------- environments
@@ -292,10 +181,84 @@ class Algorithm(NamedTuple):
         hyper: the dataclass of its keys (`spec.schema.hyper`).
         make: `(hp: HP, env: VectorEnv) -> Agent`; raises `SpecError` for what cannot work.
         actions: the action spaces that it can act in.
-        memories: names of the memories that it can learn from; the first is the default.
+        memories: names of memories that it can learn from, and so from any other of the same kind; the first is the
+            default. Empty where it remembers nothing.
     """
 
     hyper: type
     make: Callable[[HP, VectorEnv], Agent]
     actions: tuple[type, ...]
     memories: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------- the parts that make an agent
+
+
+class Store(NamedTuple):
+    """A memory made for one agent: pure functions over a pytree. `spec` is `hp.memory` of the moment.
+
+    Attributes:
+        init: `() -> ring`, empty.
+        add: `(ring, rollout, frame) -> ring`, with a rollout that began at `frame` written in.
+        sample: `(spec, ring, key, batches, frame) -> picks [batches, ...]`, after `frame` frames have been added.
+        gather: `(spec, ring, pick, gamma, frame) -> memory.replay.Batch`, what one pick stands for.
+        capacity: transitions that it holds.
+    """
+
+    init: Callable[[], PyTree]
+    add: Callable[..., PyTree]
+    sample: Callable[..., PyTree]
+    gather: Callable[..., Any]
+    capacity: int
+
+
+class Memory(NamedTuple):
+    """What the registry holds under `agent.memory.name`.
+
+    Attributes:
+        hyper: the dataclass of its keys.
+        kind: what it gives an algorithm: `transitions`, sampled from a ring, or `rollout`, the newest steps alone.
+        make: `(spec, env: VectorEnv, rollout_size) -> Store`; None where the rollout is all there is.
+    """
+
+    hyper: type
+    kind: str
+    make: Callable[[Any, VectorEnv, int], Store] | None = None
+
+
+class Tail(NamedTuple):
+    """One output of a network.
+
+    Attributes:
+        width: numbers that it puts out.
+        role: `actor` or `critic`: which of `actor_init_std` and `critic_init_std` initialises it.
+    """
+
+    width: int
+    role: str
+
+
+class Net(NamedTuple):
+    """A network as pure functions; algorithms see nothing else of it.
+
+    Attributes:
+        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        apply: `(params, obs [..., obs], carry) -> (tuple of outputs [..., width], carry)`.
+        carry: `(num_envs) -> carry` of a fresh episode; `()` for feed-forward nets.
+    """
+
+    init: Callable[[Key, Any], PyTree]
+    apply: Callable[[PyTree, PyTree, PyTree], tuple[tuple[Array, ...], PyTree]]
+    carry: Callable[[int], PyTree] = lambda num_envs: ()
+
+
+class Network(NamedTuple):
+    """What the registry holds under `agent.net.type`.
+
+    Attributes:
+        hyper: the dataclass of its keys, an extension of `nets.keys.NetKeys`.
+        build: `(spec, observation_space, tails, critic) -> Net`; `critic` is True for the second of two networks.
+    """
+
+    hyper: type
+    build: Callable[[Any, Any, tuple[Tail, ...], bool], Net]

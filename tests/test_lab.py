@@ -44,6 +44,7 @@ class TestFolder:
         assert names == {
             "tiny_spec.yaml",
             "manifest.json",
+            "log/tiny.log",
             "info/tiny_t0_s0_session_df.csv",
             "info/tiny_t0_s1_session_df.csv",
             "info/tiny_t0_trial_metrics.json",
@@ -100,7 +101,10 @@ class TestFolder:
             tmp_path, env={"name": "probes:nan_reward", "kwargs": {"probability": 1.0, "at": 4}, "num_envs": 4}
         )
         assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 2
-        assert "nan" in capsys.readouterr().err.lower()
+        said = capsys.readouterr().err
+        assert "nan" in said
+        assert "probes.py:" in said, "the line that made it"
+        assert "poisoned" in said
 
 
 class TestResume:
@@ -262,6 +266,20 @@ class TestWrongInput:
         for folder in (tmp_path, tmp_path / "absent"):
             assert command_line.main(["--resume", str(folder)]) == 2
             assert "not the folder of a run" in capsys.readouterr().err
+
+    def test_a_dev_run_leaves_nothing_to_resume(self, capsys, tmp_path):
+        config = write_config(tmp_path)
+        assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        assert command_line.main(["--resume", str(only(tmp_path / "data", "tiny_*"))]) == 2
+        assert "dev" in capsys.readouterr().err
+
+    def test_a_mode_that_does_not_exist(self, capsys, tmp_path):
+        assert "'train'" in self.refused([write_config(tmp_path), "tain"], capsys, tmp_path)
+        assert "MODE" in self.refused(["train"], capsys, tmp_path)
+
+    def test_options_may_stand_anywhere(self, tmp_path):
+        words = [write_config(tmp_path), "--data", tmp_path / "data", "--quiet", "tiny", "--sessions", "1", "dev"]
+        assert command_line.main([str(word) for word in words]) == 0
 
     def test_a_resumed_run_stays_the_same_run(self, capsys, finished):
         assert command_line.main(["--resume", str(finished), "--set", "agent.algorithm.gamma=0.5"]) == 2

@@ -9,8 +9,8 @@ from agents import spec_of
 import slmjax
 from slmjax.algos import ppo
 from slmjax.memory import replay
-from slmjax.nets.mlp import Tail, build
-from slmjax.types import AgentState, Box
+from slmjax.nets.build import build
+from slmjax.types import AgentState, Box, Tail
 
 SESSIONS = 5
 ALGORITHMS = ("PPO", "DQN", "DoubleDQN")
@@ -32,7 +32,7 @@ def values(result, obs: list[float]) -> np.ndarray:
         act = lambda p: p.agent.act(p.state, batch, (), jax.random.key(0), p.hp, True)[2].value  # noqa: E731
         return np.stack([act(p) for p in result.policies])
     actions = slmjax.make_env(result.spec.env).action_space.n
-    net = build(result.spec.agent.net, Box(-1, 1, (1,)), (Tail(actions),))
+    net = build(result.spec.agent.net, Box(-1, 1, (1,)), (Tail(actions, "critic"),))
     score = lambda p: net.apply(p.state.learner.params, batch, ())[0][0].max(-1)  # noqa: E731
     return np.stack([score(p) for p in result.policies])
 

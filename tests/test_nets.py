@@ -16,11 +16,12 @@ from scipy import stats
 
 from slmjax.nets import inputs
 from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
+from slmjax.nets.build import build, param_count
 from slmjax.nets.initializers import activation, initializer, orthogonal
-from slmjax.nets.mlp import MLPNet, Tail, build, param_count
+from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec, descend, optimizer
 from slmjax.policies.distributions import action_head
-from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError
+from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError, Tail
 
 FAIR, ABSURD = 1e-3, 1e-9
 
@@ -78,14 +79,16 @@ DEADLOCK = """
     import jax, numpy as np
     jax.config.update("jax_num_cpu_devices", 2)
     from jax.sharding import AxisType, Mesh, PartitionSpec
-    from slmjax.nets.mlp import MLPNet, Tail, build
-    from slmjax.types import Box
+    from slmjax.nets.mlp import MLPNet, build
+    from slmjax.types import Box, Tail
 
     assert len(jax.devices()) == 2
-    net = build(MLPNet(init_fn="orthogonal"), Box(-1, 1, (4,)), (Tail(2, 0.01), Tail(1, 1.0)))
+    spec = MLPNet(init_fn="orthogonal", actor_init_std=0.01, critic_init_std=1.0)
+    net = build(spec, Box(-1, 1, (4,)), (Tail(2, "actor"), Tail(1, "critic")))
     mesh = Mesh(np.array(jax.devices()), ("session",), axis_types=(AxisType.Auto,))
     each = PartitionSpec("session")
-    init = jax.jit(jax.shard_map(jax.vmap(net.init), mesh=mesh, in_specs=each, out_specs=each, check_vma=False))
+    init = jax.vmap(lambda k: net.init(k, spec))
+    init = jax.jit(jax.shard_map(init, mesh=mesh, in_specs=each, out_specs=each, check_vma=False))
     for sessions in (2, 8):
         params = jax.block_until_ready(init(jax.random.split(jax.random.key(0), sessions)))
         kernel = np.asarray(params["params"]["Dense_1"]["kernel"])
@@ -160,8 +163,8 @@ UNKNOWN = [
     (lambda: activation("Tanh"), "'tanh'"),
     (lambda: optimizer(OptimSpec(name="Adm")), "'adam'"),
     (lambda: optimizer(OptimSpec(name="rmspropp")), "'rmsprop'"),
-    (lambda: build(MLPNet(hid_layers_activation="softpls"), Discrete(2), (Tail(1),)), "'softplus'"),
-    (lambda: build(MLPNet(init_fn="zeroes"), Discrete(2), (Tail(1),)), "'zeros'"),
+    (lambda: build(MLPNet(hid_layers_activation="softpls"), Discrete(2), (Tail(1, "critic"),)), "'softplus'"),
+    (lambda: build(MLPNet(init_fn="zeroes"), Discrete(2), (Tail(1, "critic"),)), "'zeros'"),
 ]
 
 
@@ -303,8 +306,13 @@ def tree_shapes(params):
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 
-def start(net, seed=0):
-    return jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(seed)))
+def start(net, spec, seed=0):
+    return jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(seed), spec))
+
+
+def started(shared, continuous=False, **keys):
+    spec = MLPNet(hid_layers=(8,), shared=shared, **keys)
+    return start(actor_critic(shared, continuous, **keys), spec)
 
 
 def dense(params, name):
@@ -312,8 +320,9 @@ def dense(params, name):
 
 
 def test_a_network_is_the_chain_of_its_layers():
-    net = build(MLPNet(hid_layers=(5, 4)), BOX, (Tail(2), Tail(1)))
-    params = jax.tree.map(lambda x: x + 0.1, start(net))  # biases are zero at first
+    spec = MLPNet(hid_layers=(5, 4))
+    net = build(spec, BOX, (Tail(2, "actor"), Tail(1, "critic")))
+    params = jax.tree.map(lambda x: x + 0.1, start(net, spec))  # biases are zero at first
     obs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     (policy, value), carry = jax.jit(net.apply)(params, obs, ())
     x = obs
@@ -331,9 +340,11 @@ def test_a_network_is_the_chain_of_its_layers():
 
 
 def test_tails_have_gains_and_activations_of_their_own():
-    spec = MLPNet(hid_layers=(16,), init_fn="orthogonal", init_gain=3.0, out_layer_activation="sigmoid")
-    net = build(spec, BOX, (Tail(4, 0.01), Tail(2)))
-    params = start(net)
+    spec = MLPNet(
+        hid_layers=(16,), init_fn="orthogonal", init_gain=3.0, actor_init_std=0.01, out_layer_activation="sigmoid"
+    )
+    net = build(spec, BOX, (Tail(4, "actor"), Tail(2, "critic")))
+    params = start(net, spec)
     gains = [np.linalg.svd(dense(params, f"Dense_{i}")[0], compute_uv=False) for i in range(3)]
     for singular, gain in zip(gains, (3.0, 0.01, 3.0), strict=True):
         np.testing.assert_allclose(singular, gain, rtol=1e-4)
@@ -343,8 +354,9 @@ def test_tails_have_gains_and_activations_of_their_own():
 
 
 def test_two_keys_give_two_networks():
-    net = build(MLPNet(hid_layers=(4,)), BOX, (Tail(1),))
-    one, again, other = (start(net, k) for k in (0, 0, 1))
+    spec = MLPNet(hid_layers=(4,))
+    net = build(spec, BOX, (Tail(1, "critic"),))
+    one, again, other = (start(net, spec, k) for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     assert (dense(one, "Dense_0")[0] != dense(other, "Dense_0")[0]).any()
 
@@ -363,7 +375,7 @@ OBS = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
 @pytest.mark.parametrize("shared", [False, True], ids=["separate", "shared"])
 def test_an_actor_critic_gives_a_policy_and_a_value(shared, continuous):
     net = actor_critic(shared, continuous, log_std_init=-0.7)
-    params = start(net)
+    params = started(shared, continuous, log_std_init=-0.7)
     assert set(params) == {"actor"} | ({"critic"} if not shared else set()) | ({"log_std"} if continuous else set())
     (policy, value), alone, v = jax.jit(lambda p: (net.both(p, OBS), net.policy(p, OBS), net.value(p, OBS)))(params)
     assert value.shape == (7,)
@@ -377,7 +389,7 @@ def test_an_actor_critic_gives_a_policy_and_a_value(shared, continuous):
 @pytest.mark.parametrize("shared", [False, True], ids=["separate", "shared"])
 def test_only_shared_layers_feel_both_losses(shared):
     net = actor_critic(shared)
-    params = start(net)
+    params = started(shared)
     slope = jax.jit(jax.grad(lambda p: net.value(p, OBS).sum()))(params)
     assert np.abs(dense(slope["actor"], "Dense_0")[0]).max() > 0 or not shared
     if not shared:
@@ -388,12 +400,12 @@ def test_only_shared_layers_feel_both_losses(shared):
 
 
 def test_separate_networks_start_apart_and_may_differ_in_width():
-    params = start(actor_critic(False))
+    params = started(False)
     assert (dense(params["actor"], "Dense_0")[0] != dense(params["critic"], "Dense_0")[0]).any()
-    wider = start(actor_critic(False, critic_hid_layers=(5, 6)))
+    wider = started(False, critic_hid_layers=(5, 6))
     assert dense(wider["actor"], "Dense_0")[0].shape == (3, 8)
     assert [dense(wider["critic"], f"Dense_{i}")[0].shape for i in range(3)] == [(3, 5), (5, 6), (6, 1)]
-    linear = start(actor_critic(False, critic_hid_layers=()))
+    linear = started(False, critic_hid_layers=())
     assert tree_shapes(linear["critic"]) == {
         "['params']['Dense_0']['bias']": (1,),
         "['params']['Dense_0']['kernel']": (3, 1),

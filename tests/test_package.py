@@ -20,7 +20,8 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # Room -> the rooms that it may import. `docs/architecture.md` shows the same table.
 ROOMS = {
-    "types": set(),
+    "spaces": set(),
+    "types": {"spaces"},
     "registry": {"types"},
     "spec": {"types", "registry"},
     "envs": {"types", "registry", "spec"},
@@ -32,7 +33,7 @@ ROOMS = {
     "population": {"types", "session"},
     "analysis": set(),
     "lab": {"types", "registry", "spec", "envs", "policies", "session", "population", "analysis"},
-    "run": {"types", "spec", "lab"},
+    "run": {"types", "registry", "spec", "lab"},
 }
 # Third-party package -> the only rooms that may import it; None: any room.
 OUTSIDE = {

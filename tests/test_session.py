@@ -138,10 +138,10 @@ class TestTime:
         warm, rows = trial.population.segment(sessions, trial.hp, 0, 512)
         assert all(np.array_equal(before[k], v) for k, v in host(warm.agent.learner).items())
         assert np.abs(np.asarray(warm.agent.memory.obs[:, :512])).sum(-1).min() > 0
-        assert np.isnan(np.asarray(rows["loss"][:, :2])).all()
+        assert (np.asarray(rows["updates"])[:, :2] == 0).all()
         learned, rows = trial.population.segment(warm, trial.hp, 512, 768)
         assert not same(learned.agent.learner.params, before)
-        assert np.isfinite(np.asarray(rows["loss"][:, 0])).all()
+        assert (np.asarray(rows["updates"])[:, 0] == 16).all()
 
     @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
     def test_opt_steps_are_those_of_the_optimiser(self, algorithm):
@@ -156,6 +156,14 @@ class TestTime:
         trial = trial_of("DQN", frames=1000)
         run = learn(trial, start(trial), lambda run: True)
         assert run.history.columns["frame"][0].tolist() == [256, 512, 768, 1008]  # whole iterations of 16 frames
+
+    def test_a_row_without_an_update_or_an_episode_says_so(self):
+        trial = trial_of("DQN", algorithm={"training_start_step": 512})
+        columns = learn(trial, start(trial), lambda run: True).history.columns
+        assert np.isnan(columns["loss"][0]).tolist() == [True, True, False, False]
+        trial = trial_of("Random", 1, env="probes:nan_reward")
+        columns = learn(trial, start(trial), lambda run: True).history.columns
+        assert np.isnan(columns["total_reward"]).all(), "that episode never ends"
 
     def test_evaluations_happen_where_they_were_asked_for_and_touch_nothing(self):
         asked = trial_of("DQN", meta={"eval_frequency": 500})

@@ -18,7 +18,7 @@ from slmjax import registry
 from slmjax.policies.schedules import Schedule
 from slmjax.spec import dump_spec, load_spec, locate, names
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Algorithm, SpecError, UserError
+from slmjax.types import Algorithm, Memory, Network, SpecError, UserError
 
 # ---------------------------------------------------------------------------------------- rooms that tests stand in for
 
@@ -76,6 +76,9 @@ class Nameless:
     x: int = key(default=1, doc="no name")
 
 
+FAKE_REPLAY = Memory(FakeReplay, "transitions")
+OTHER_REPLAY = Memory(OtherReplay, "rollout")
+FAKE_NET = Network(FakeNet, lambda *args: None)
 FAKE = Algorithm(FakeKeys, lambda hp, env: None, (), ("FakeReplay",))
 NEEDY = Algorithm(Needy, lambda hp, env: None, (), ("FakeReplay",))
 IDLE = Algorithm(Nameless, lambda hp, env: None, (), ())
@@ -92,9 +95,9 @@ def rooms():
         ("Idle", "algorithm", "IDLE"),
         ("Forgetful", "algorithm", "FORGETFUL"),
         ("NotOne", "algorithm", "NOT_ONE"),
-        ("FakeReplay", "memory", "FakeReplay"),
-        ("OtherReplay", "memory", "OtherReplay"),
-        ("MLPNet", "net", "FakeNet"),
+        ("FakeReplay", "memory", "FAKE_REPLAY"),
+        ("OtherReplay", "memory", "OTHER_REPLAY"),
+        ("MLPNet", "net", "FAKE_NET"),
     ]:
         registry.register(kind, name, f"{__name__}:{target}")
     yield

@@ -17,15 +17,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from slmjax import registry
 from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
-from slmjax.memory import replay
-from slmjax.nets.mlp import Net, Tail, build
+from slmjax.memory.replay import Batch
+from slmjax.nets.build import build
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, SpecError, VectorEnv
+from slmjax.types import (
+    HP,
+    Agent,
+    AgentState,
+    Algorithm,
+    Array,
+    Discrete,
+    Key,
+    PyTree,
+    Rollout,
+    SpecError,
+    Store,
+    Tail,
+    VectorEnv,
+)
 
 
 @hyper
@@ -67,13 +82,13 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
     """
     alg, mem = hp.algorithm, hp.memory
     rollout_size = alg.training_frequency * env.num_envs
-    rows = replay.capacity(mem, rollout_size)
-    if alg.training_start_step > rows:
+    store: Store = registry.resolve("memory", mem.name).make(mem, env, rollout_size)
+    if alg.training_start_step > store.capacity:
         raise SpecError(
-            f"expected at most {rows} frames, the size of the memory, got {alg.training_start_step}.",
+            f"expected at most {store.capacity} frames, the size of the memory, got {alg.training_start_step}.",
             "agent.algorithm.training_start_step",
         )
-    net: Net = build(hp.net, env.observation_space, (Tail(env.action_space.n, hp.net.critic_init_std),))
+    net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
     updates = alg.training_iter * alg.training_batch_iter
 
     def scores(params: PyTree, obs: PyTree) -> Array:
@@ -81,9 +96,9 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         return q
 
     def init(rng: Key, hp: HP) -> AgentState:
-        params = net.init(rng)
+        params = net.init(rng, hp.net)
         learner = Learner(params, jax.tree.map(jnp.copy, params), _optimizer(hp).init(params))
-        return AgentState(learner, replay.init(replay.example(env), rows))
+        return AgentState(learner, store.init())
 
     def act(
         state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
@@ -94,31 +109,28 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
 
     def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
         del rng
-        return state._replace(memory=replay.add(state.memory, rollout, hp.frame))
+        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
-    def loss(params: PyTree, target: PyTree, batch: replay.Batch, hp: HP) -> tuple[Array, Array]:
+    def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, Array]:
         q_tm1, q_t = scores(params, batch.obs), scores(target, batch.final_obs)
         q_t_selector = scores(jax.lax.stop_gradient(picker(params, target)), batch.final_obs)
         error = td_error(q_tm1, batch.action, q_target(batch.r_t, batch.discount_t, q_t, q_t_selector))
         return weighted_mean(PUNISH[hp.net.loss_spec.name](error), batch.weight), jnp.mean(jnp.max(q_tm1, -1))
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        ring = replay.add(state.memory, rollout, hp.frame)
+        ring = store.add(state.memory, rollout, hp.frame)
         written = hp.frame + rollout_size
-        indices = replay.sample_indices(
-            hp.memory, rng, hp.algorithm.training_iter, rows=rows, num_envs=env.num_envs, newest=rollout_size,
-            frame=written,
-        )  # fmt: skip
+        picks = store.sample(hp.memory, ring, rng, hp.algorithm.training_iter, written)
         target = state.learner.target
 
-        def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], Array]:
+        def learn(carry: tuple[PyTree, PyTree], pick: PyTree) -> tuple[tuple[PyTree, PyTree], Array]:
             params, opt_state = carry
-            batch = replay.gather(hp.memory, ring, index, hp.algorithm.gamma, num_envs=env.num_envs, frame=written)
+            batch = store.gather(hp.memory, ring, pick, hp.algorithm.gamma, written)
             (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
             params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
             return (params, opt_state), jnp.stack([value, q, optax.tree.norm(gradient)])
 
-        repeated = jnp.repeat(indices, hp.algorithm.training_batch_iter, 0)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, hp.algorithm.training_batch_iter, 0), picks)
         (params, opt_state), logs = jax.lax.scan(learn, (state.learner.params, state.learner.opt_state), repeated)
         learner = Learner(params, follow(target, params, hp, rollout_size), opt_state)
         value, q, norm = logs.mean(0)

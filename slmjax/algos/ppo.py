@@ -117,7 +117,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         return normalize.apply(learner.obs_moments, obs) if alg.normalize_obs else obs
 
     def init(rng: Key, hp: HP) -> AgentState:
-        params = net.init(rng)
+        params = net.init(rng, hp.net)
         moments = normalize.init(jnp.zeros(env.observation_space.shape)) if alg.normalize_obs else ()
         returns = normalize.init(jnp.zeros(())) if alg.normalize_return else ()
         running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()

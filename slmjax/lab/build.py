@@ -75,10 +75,10 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
     """
     try:
         program = make_session(spec)
+        # Nothing is compiled yet, but every shape and every name is used: what is wrong shows here.
+        jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
-    # Nothing has been compiled yet, but every shape and every name has been used: what is wrong shows here.
-    jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     population = make_population(program, spec.meta.max_session)
     keys = jax.vmap(lambda i: session_key(spec.meta.seed, trial, i))(jnp.arange(spec.meta.max_session))
     hp = population.pad(stack([spec.hp] * spec.meta.max_session))

@@ -1,12 +1,13 @@
 """Mode `dev`: one session, few frames, every check on, and a picture of what the agent does.
 
 Does what one wishes to see before the long run: the shape of everything, whether every parameter moves in an update,
-whether gradients have a sensible size, the first NaN at the operation that made it, and a GIF.
+whether gradients have a sensible size, the operation that made the first NaN, and a GIF.
 """
 
 import dataclasses
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ from slmjax.types import AgentState, PyTree, UserError
 UPDATES = 20  # updates that a dev run makes after its warm-up
 GIF_STEPS = 300
 
+Say = Callable[[str], None]
+
 
 def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
     """A short run of one session with all checks: 0, or 1 when a check failed.
@@ -33,20 +36,13 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
     Raises:
         UserError: the output folder cannot be written, or something became NaN (says in which operation).
     """
-    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    say: Say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    make_trial(spec)  # what is wrong with the spec as it stands, before it is shortened
     trial = make_trial(_shorten(spec))
     folder = folders.create(trial.spec, root)
+    folders.write_manifest(trial.spec, folder, "dev", "running")
     say(f"{spec.name}: dev, {trial.spec.env.max_frame} frames of one session, NaN checks on\n{folder}")
-    with jax.debug_nans(True):
-        try:
-            run = start(trial)
-            say(shapes(run.sessions))
-            before = jax.tree.map(np.array, run.sessions.agent.learner)
-            run, seconds = compile_segment(trial, run)
-            say(f"compiled in {seconds:.1f} s")
-            run = learn(trial, run, lambda run: _print_row(run, say))
-        except FloatingPointError as error:
-            raise UserError(f"not a number: {str(error).splitlines()[0]}") from error
+    run, before = _checked_run(trial, say)
     still = unchanged(before, run.sessions.agent.learner)
     for name in still:
         say(f"CHECK FAILED: parameter {name} did not change in {run.frame} frames")
@@ -54,6 +50,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
         say("every parameter changed")
     write_report(trial.spec, run.history, folder)
     say(_render(trial, run, folder))
+    folders.write_manifest(trial.spec, folder, "dev", "complete", frame=run.frame, unchanged=still)
     say(f"graphs: {folder / 'graph'}")
     return 1 if still else 0
 
@@ -67,12 +64,50 @@ def _shorten(spec: Spec) -> Spec:
     return dataclasses.replace(spec, env=env, meta=meta)
 
 
-def _print_row(run: Run, say: Any) -> bool:
+def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
+    """The run at its end, and the learner that it began with."""
+    run = start(trial)
+    say(shapes(run.sessions))
+    before = jax.tree.map(np.array, run.sessions.agent.learner)
+    kept = [jax.tree.map(jnp.copy, run.sessions), 0]  # a segment donates what it is given
+
+    def visit(run: Run) -> bool:
+        kept[:] = [jax.tree.map(jnp.copy, run.sessions), run.frame]
+        say(_row(run))
+        return True
+
+    try:
+        with jax.debug_nans(True):
+            run, seconds = compile_segment(trial, run)
+            say(f"compiled in {seconds:.1f} s")
+            run = learn(trial, run, visit)
+    except FloatingPointError as error:
+        say(f"not a number after frame {kept[1]}; running the next row again, one operation at a time ...")
+        raise UserError(_culprit(trial, *kept)) from error
+    if run.history.failed():
+        raise UserError(_culprit(trial, *kept))
+    return run, before
+
+
+def _culprit(trial: Trial, sessions: Session, frame: int) -> str:
+    """The operation and the line that make a number that is not one, in the row after `frame`."""
+    one = jax.tree.map(lambda x: x[0], sessions)
+    stop = frame + trial.program.row_frames
+    try:
+        with jax.disable_jit(), jax.debug_nans(True):
+            trial.program.segment(one, trial.spec.hp, jnp.int32(frame), jnp.int32(stop))
+    except FloatingPointError as error:
+        ours = [
+            f for f in traceback.extract_tb(error.__traceback__) if f"{Path(jax.__file__).parent}" not in f.filename
+        ]
+        return f"not a number: {str(error).splitlines()[0]} {ours[-1].filename}:{ours[-1].lineno}: {ours[-1].line}"
+    return f"something is not finite after frame {frame}: an infinite loss, or a reward that is not a number"
+
+
+def _row(run: Run) -> str:
     columns = run.history.columns
     shown = [n for n in ("total_reward", "loss", "grad_norm", "entropy", "explore_var", "lr") if n in columns]
-    values = "  ".join(f"{name} {columns[name][0, -1]:.4g}" for name in shown)
-    say(f"frame {run.frame}  {values}")
-    return True
+    return f"frame {run.frame}  " + "  ".join(f"{name} {columns[name][0, -1]:.4g}" for name in shown)
 
 
 def shapes(session: Session) -> str:

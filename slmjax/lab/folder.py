@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
@@ -63,8 +64,22 @@ def find_spec(folder: Path) -> Path:
     return found[0]
 
 
-def manifest(spec: Spec, **facts: Any) -> dict[str, Any]:
-    """What, beside the spec, a run depends on."""
+def write_manifest(spec: Spec, folder: Path, mode: str, state: str, **facts: Any) -> None:
+    """Writes what, beside the spec, a run depends on, and how far it is: `running`, `stopped` or `complete`."""
+    from slmjax.analysis.tables import write_json
+
+    write_json({**_circumstances(spec), "mode": mode, "state": state, **facts}, folder / "manifest.json")
+
+
+def mode_of(folder: Path) -> str:
+    """The mode that a folder was made in; `train` where it does not say."""
+    try:
+        return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("mode", "train"))
+    except (OSError, ValueError):
+        return "train"
+
+
+def _circumstances(spec: Spec) -> dict[str, Any]:
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -81,7 +96,6 @@ def manifest(spec: Spec, **facts: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "devices": [f"{d.platform}:{d.device_kind}" for d in devices],
-        **facts,
     }
 
 

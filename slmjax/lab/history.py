@@ -39,7 +39,7 @@ class History:
             * program.opt_steps,
         }
         fresh = {name: np.broadcast_to(values, (self.size, count)) for name, values in fresh.items()}
-        fresh |= {name: np.asarray(values)[:, :count] for name, values in rows.items()}
+        fresh |= _with_gaps({name: np.asarray(values)[:, :count] for name, values in rows.items()})
         missing = np.full((self.size, count), np.nan)
         fresh |= {"eval_reward": missing, "eval_reward_std": missing}
         self.columns = {
@@ -66,3 +66,11 @@ class History:
         failed = columns.pop("failed")
         alive = failed < 0
         return {name: values[alive] for name, values in columns.items()}
+
+
+def _with_gaps(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The program's rows with NaN where there was no episode, or no update, to average."""
+    updates = rows.pop("updates")
+    gap = {"total_reward": rows["epi"] == 0, "epi": False, "failed": False}
+    empty = {name: gap.get(name, updates == 0) for name in rows}
+    return {name: np.where(empty[name], np.nan, x) if empty[name] is not False else x for name, x in rows.items()}

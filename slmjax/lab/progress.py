@@ -1,7 +1,9 @@
 """What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
+import datetime
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +39,9 @@ def _duration(seconds: float) -> str:
 class Progress:
     """Shows a run. A context manager; `say` prints a line beside the bar, `show` brings it up to date."""
 
-    def __init__(self, total: int, sessions: int, quiet: bool = False) -> None:
-        """`total` frames of each of `sessions` sessions."""
+    def __init__(self, total: int, sessions: int, quiet: bool = False, log: Path | None = None) -> None:
+        """`total` frames of each of `sessions` sessions; whatever is said also goes to the file `log`, if given."""
+        self.log = log
         self.total, self.sessions, self.quiet = total, sessions, quiet
         self.live = sys.stdout.isatty() and not quiet
         self._bar: Any = None
@@ -60,6 +63,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line."""
+        self._note(text)
         if self.quiet:
             return
         if self._bar is not None:
@@ -69,14 +73,22 @@ class Progress:
 
     def show(self, run: Run) -> None:
         """Brings the bar up to date, or prints a line if the last one is old enough or the run has ended."""
-        if self.quiet:
-            return
         text = self.text(run)
         if self._bar is not None:
             self._bar.update(self._task, completed=run.frame, text=text)
-        elif time.monotonic() - self._last >= LINE_SECONDS or run.frame >= self.total:
-            self._last = time.monotonic()
+        if time.monotonic() - self._last < LINE_SECONDS and run.frame < self.total:
+            return
+        self._last = time.monotonic()
+        self._note(text)
+        if self._bar is None and not self.quiet:
             print(text, flush=True)
+
+    def _note(self, text: str) -> None:
+        if self.log is None:
+            return
+        stamp = datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{stamp}  {text}\n")
 
     def text(self, run: Run) -> str:
         """`frame 50k/200k  25%  690k frames/s  eta 0:12  return 123.4`, frames/s over all sessions."""

@@ -51,8 +51,10 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
         UserError: the checkpoint in the folder fits another spec.
     """
     began, spec = time.perf_counter(), trial.spec
-    checkpoints = Checkpoints(folder / "model")
-    with StopRequest() as stop, Progress(budget(spec, trial.program), spec.meta.max_session, quiet) as progress:
+    checkpoints, log = Checkpoints(folder / "model"), folder / "log" / f"{spec.name}.log"
+    total = budget(spec, trial.program)
+    folders.write_manifest(spec, folder, "train", "running")
+    with StopRequest() as stop, Progress(total, spec.meta.max_session, quiet, log) as progress:
         run = checkpoints.load(trial) if resume and checkpoints.latest() is not None else start(trial)
         for frame, problem in checkpoints.damaged.items():
             progress.say(f"the checkpoint of frame {frame} cannot be read and is passed over: {problem}")
@@ -80,13 +82,11 @@ def _headline(trial: Trial, folder: Path, run: Run) -> str:
 
 def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], quiet: bool) -> int:
     """Writes what is left to write, tells what came out."""
-    from slmjax.analysis.tables import write_json
-
     say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
     complete = run.frame >= spec.env.max_frame
     state = "complete" if complete else "stopped"
     failed = run.history.failed()
-    write_json(folders.manifest(spec, state=state, failed=failed, **facts), folder / "manifest.json")
+    folders.write_manifest(spec, folder, "train", state, failed=failed, **facts)
     if run.history.rows:
         metrics = write_report(spec, run.history, folder)
         say(summary(metrics))

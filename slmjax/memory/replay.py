@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Dict, Key, PyTree, Rollout, Space, SpecError, VectorEnv
+from slmjax.types import Array, Dict, Key, Memory, PyTree, Rollout, Space, SpecError, Store, VectorEnv
 
 
 @hyper
@@ -169,3 +169,24 @@ def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs
     end_obs = jax.tree.map(lambda x: x[last], ring.final_obs)
     discount = factor * (1.0 - ring.terminated[last])
     return Batch(row.obs, row.action, total, discount, end_obs, row.valid.astype(jnp.float32))
+
+
+def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
+    """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
+
+    Raises:
+        SpecError: see `capacity`.
+    """
+    rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
+
+    def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
+        del ring
+        return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, newest=rollout_size, frame=frame)
+
+    def pick(spec: Replay, ring: Transition, index: Array, gamma: Any, frame: Any) -> Batch:
+        return gather(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+
+    return Store(lambda: init(example(env), rows), add, sample, pick, rows)
+
+
+REPLAY = Memory(Replay, "transitions", make)

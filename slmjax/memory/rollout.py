@@ -1,6 +1,7 @@
 """On-policy memory: the rollout itself, learned from once and dropped."""
 
 from slmjax.spec.schema import hyper, key
+from slmjax.types import Memory
 
 
 @hyper
@@ -8,3 +9,6 @@ class OnPolicyBatchReplay:
     """The memory of PPO and its kin: holds nothing beyond the rollout that `Agent.update` is given."""
 
     name: str = key(default="OnPolicyBatchReplay", doc="name of the memory")
+
+
+ON_POLICY_BATCH_REPLAY = Memory(OnPolicyBatchReplay, "rollout")

@@ -7,35 +7,36 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax.nets.mlp import MLPNet, Tail, build
+from slmjax.nets.build import build
+from slmjax.nets.keys import NetKeys
 from slmjax.nets.optim import optimizer
 from slmjax.policies.distributions import ActionHead
-from slmjax.types import Array, Key, PyTree, Space, SpecError
+from slmjax.types import Array, Key, PyTree, Space, SpecError, Tail
 
 
 class ActorCritic(NamedTuple):
     """Pure functions of a policy and a value function over one tree of parameters.
 
     Attributes:
-        init: `(key) -> params`.
+        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
         policy: `(params, obs [..., obs]) -> distribution`.
         value: `(params, obs [..., obs]) -> [...]`.
         both: `(params, obs) -> (distribution, value)`, in one pass where the layers are shared.
     """
 
-    init: Callable[[Key], PyTree]
+    init: Callable[[Key, Any], PyTree]
     policy: Callable[[PyTree, PyTree], Any]
     value: Callable[[PyTree, PyTree], Array]
     both: Callable[[PyTree, PyTree], tuple[Any, Array]]
 
 
-def build_actor_critic(spec: MLPNet, observation_space: Space, head: ActionHead, action_shape: Any) -> ActorCritic:
+def build_actor_critic(spec: NetKeys, observation_space: Space, head: ActionHead, action_shape: Any) -> ActorCritic:
     """The networks that a spec describes.
 
     Raises:
         SpecError: unknown names, or a critic's keys together with `shared: true`.
     """
-    policy_tail, value_tail = Tail(head.width, spec.actor_init_std), Tail(1, spec.critic_init_std)
+    policy_tail, value_tail = Tail(head.width, "actor"), Tail(1, "critic")
     if spec.shared:
         for name in ("critic_hid_layers", "critic_optim_spec"):
             if getattr(spec, name) is not None:
@@ -45,12 +46,12 @@ def build_actor_critic(spec: MLPNet, observation_space: Space, head: ActionHead,
         actor = build(spec, observation_space, (policy_tail,))
         critic = build(spec, observation_space, (value_tail,), critic=True)
 
-    def init(rng: Key) -> PyTree:
+    def init(rng: Key, spec: NetKeys) -> PyTree:
         actor_key, critic_key = jax.random.split(rng)
         if spec.shared:
-            params = {"actor": trunk.init(actor_key)}
+            params = {"actor": trunk.init(actor_key, spec)}
         else:
-            params = {"actor": actor.init(actor_key), "critic": critic.init(critic_key)}
+            params = {"actor": actor.init(actor_key, spec), "critic": critic.init(critic_key, spec)}
         if head.log_std:
             params["log_std"] = jnp.full(action_shape, spec.log_std_init, jnp.float32)
         return params
@@ -76,12 +77,15 @@ def build_actor_critic(spec: MLPNet, observation_space: Space, head: ActionHead,
     return ActorCritic(init, policy, value, both)
 
 
-def actor_critic_optimizer(spec: MLPNet) -> optax.GradientTransformation:
-    """One optimiser for all parameters, or a second one for the critic where `critic_optim_spec` is given."""
+def actor_critic_optimizer(spec: NetKeys) -> optax.GradientTransformation:
+    """One optimiser for all parameters, or a second one for the critic where `critic_optim_spec` is given.
+
+    With two optimisers, the norm that `clip_grad_val` limits is that of each part.
+    """
     if spec.critic_optim_spec is None:
         return optimizer(spec.optim_spec, spec.clip_grad_val)
     parts = {
         "actor": optimizer(spec.optim_spec, spec.clip_grad_val),
-        "critic": optimizer(spec.critic_optim_spec, spec.clip_grad_val),
+        "critic": optimizer(spec.critic_optim_spec, spec.clip_grad_val, "agent.net.critic_optim_spec"),
     }
     return optax.partition(parts, lambda params: {k: "critic" if k == "critic" else "actor" for k in params})

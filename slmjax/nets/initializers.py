@@ -67,11 +67,12 @@ def initializer(name: str | None, gain: Any) -> Initializer:
     if name in _CONSTANT:
         return getattr(nn.initializers, name)
     valid = sorted(["orthogonal", *_FACTORIES, *_CONSTANT])
-    raise SpecError(f"unknown initialiser {name!r}.{nearest(name, valid)} Known: {', '.join(valid)}.")
+    known = ", ".join(valid)
+    raise SpecError(f"unknown initialiser {name!r}.{nearest(name, valid)} Known: {known}.", "agent.net.init_fn")
 
 
-def activation(name: str | None) -> Callable[[Array], Array]:
-    """The activation function of that name; None is the identity.
+def activation(name: str | None, path: str = "") -> Callable[[Array], Array]:
+    """The activation function of that name; None is the identity. `path` is the key that an error names.
 
     Raises:
         SpecError: unknown name (says the nearest).
@@ -80,4 +81,5 @@ def activation(name: str | None) -> Callable[[Array], Array]:
         return lambda x: x
     if name in _ACTIVATIONS:
         return getattr(jax.nn, name)
-    raise SpecError(f"unknown activation {name!r}.{nearest(name, _ACTIVATIONS)} Known: {', '.join(_ACTIVATIONS)}.")
+    known = ", ".join(_ACTIVATIONS)
+    raise SpecError(f"unknown activation {name!r}.{nearest(name, _ACTIVATIONS)} Known: {known}.", path)

@@ -1,32 +1,20 @@
-"""Multi-layer perceptron with one or several tails, and the net keys that every algorithm shares."""
+"""Multi-layer perceptron with one or several tails."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from slmjax.nets import inputs
 from slmjax.nets.initializers import activation, initializer, orthogonal
-from slmjax.nets.optim import OptimSpec
+from slmjax.nets.keys import NetKeys
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, PyTree, Space
-
-LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
+from slmjax.types import Array, Key, Net, Network, PyTree, Space, Tail
 
 
 @hyper
-class LossSpec:
-    """`agent.net.loss_spec`: how the error of a value is punished."""
-
-    name: str = key(
-        default="MSELoss", doc="loss of a value", choices=("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
-    )
-
-
-@hyper
-class MLPNet:
+class MLPNet(NetKeys):
     """`agent.net` of type `MLPNet`: dense layers, then one tail for each thing that the algorithm predicts."""
 
     type: str = key(default="MLPNet", doc="name of the network")
@@ -35,57 +23,26 @@ class MLPNet:
     out_layer_activation: str | None = key(default=None, doc="activation of the tails")
     init_fn: str | None = key(default=None, doc="any flax initialiser; none: lecun_normal")
     init_gain: float = key(default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
-    actor_init_std: float | None = key(default=None, doc="gain of an orthogonal policy tail; none: `init_fn`", above=0)
-    critic_init_std: float | None = key(default=None, doc="gain of an orthogonal value tail; none: `init_fn`", above=0)
-    log_std_init: float = key(default=0.0, doc="log of the first standard deviation of a Normal policy")
-    shared: bool = key(default=False, doc="actor and critic share the hidden layers")
     critic_hid_layers: tuple[int, ...] | None = key(default=None, doc="hidden layers of a separate critic", low=1)
-    clip_grad_val: float | None = key(default=None, doc="largest global norm of a gradient", above=0)
-    loss_spec: LossSpec = key(default=LossSpec(), doc="loss of the values")
-    optim_spec: OptimSpec = key(default=OptimSpec(), doc="optimiser")
-    critic_optim_spec: OptimSpec | None = key(default=None, doc="optimiser of a separate critic; none: `optim_spec`")
-    update_type: str = key(default="replace", doc="how a target network follows", choices=("replace", "polyak"))
-    update_frequency: int = key(default=1, doc="frames between two updates of a target network", low=1)
-    polyak_coef: float = key(default=0.005, doc="share of the online network in a polyak update", low=0, high=1)
-
-
-class Tail(NamedTuple):
-    """One output of a network: its width, and the gain of its orthogonal initialisation (None: the net's `init_fn`)."""
-
-    width: int
-    gain: Any = None
-
-
-class Net(NamedTuple):
-    """A network as pure functions; algorithms see nothing else of it.
-
-    Attributes:
-        init: `(key) -> params`.
-        apply: `(params, obs [..., obs], carry) -> (tuple of outputs [..., width], carry)`.
-        carry: `(num_envs) -> carry` of a fresh episode; `()` for feed-forward nets.
-    """
-
-    init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, PyTree, PyTree], tuple[tuple[Array, ...], PyTree]]
-    carry: Callable[[int], PyTree] = lambda num_envs: ()
 
 
 class MLP(nn.Module):
     """Dense layers and tails; `__call__` takes `[..., size]` and returns one `[..., width]` a tail."""
 
     hidden: tuple[int, ...]
-    tails: tuple[Tail, ...]
+    widths: tuple[int, ...]
     act: Callable[[Array], Array]
     out_act: Callable[[Array], Array]
     kernel_init: Callable[..., Array]
+    tail_inits: tuple[Callable[..., Array], ...]
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, ...]:
         """The tails' outputs."""
         for width in self.hidden:
             x = self.act(nn.Dense(width, kernel_init=self.kernel_init)(x))
-        init = lambda gain: self.kernel_init if gain is None else orthogonal(gain)  # noqa: E731
-        return tuple(self.out_act(nn.Dense(t.width, kernel_init=init(t.gain))(x)) for t in self.tails)
+        tails = zip(self.widths, self.tail_inits, strict=True)
+        return tuple(self.out_act(nn.Dense(width, kernel_init=init)(x)) for width, init in tails)
 
 
 def build(spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False) -> Net:
@@ -97,27 +54,30 @@ def build(spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], criti
         SpecError: unknown activation or initialiser.
     """
     hidden = spec.critic_hid_layers if critic and spec.critic_hid_layers is not None else spec.hid_layers
+    # To check shapes, flax traces every initialiser again whenever a module is applied: it gets cheap ones there.
+    zeros = initializer("zeros", None)
     module = MLP(
         hidden=hidden,
-        tails=tails,
-        act=activation(spec.hid_layers_activation),
-        out_act=activation(spec.out_layer_activation),
-        kernel_init=initializer(spec.init_fn, spec.init_gain),
+        widths=tuple(tail.width for tail in tails),
+        act=activation(spec.hid_layers_activation, "agent.net.hid_layers_activation"),
+        out_act=activation(spec.out_layer_activation, "agent.net.out_layer_activation"),
+        kernel_init=zeros,
+        tail_inits=(zeros,) * len(tails),
     )
-    width = inputs.size(observation_space)
-    # To check shapes, flax traces every initialiser again whenever a module is applied: give it cheap ones there.
-    applied = module.clone(kernel_init=initializer("zeros", None), tails=tuple(Tail(t.width) for t in tails))
+    initializer(spec.init_fn, None)  # an unknown name shows here, not in the first trace
 
-    def init(rng: Key) -> PyTree:
-        return module.init(rng, jnp.zeros((width,)))
+    def init(rng: Key, spec: MLPNet) -> PyTree:
+        kernel_init = initializer(spec.init_fn, spec.init_gain)
+        own = [getattr(spec, f"{tail.role}_init_std") for tail in tails]
+        tail_inits = tuple(kernel_init if gain is None else orthogonal(gain) for gain in own)
+        fresh = module.clone(kernel_init=kernel_init, tail_inits=tail_inits)
+        return fresh.init(rng, jnp.zeros((inputs.size(observation_space),)))
 
     def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
-        outputs: Any = applied.apply(params, inputs.flatten(observation_space, obs))
+        outputs: Any = module.apply(params, inputs.flatten(observation_space, obs))
         return outputs, carry
 
     return Net(init, apply)
 
 
-def param_count(params: PyTree) -> int:
-    """Number of scalars in a parameter tree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+MLP_NET = Network(MLPNet, build)

@@ -35,17 +35,20 @@ class OptimSpec:
     weight_decay: float | None = key(default=None, doc="decoupled weight decay (AdamW and kin)", low=0)
 
 
-def optimizer(spec: OptimSpec, clip_grad_val: Any = None) -> optax.GradientTransformation:
+def optimizer(
+    spec: OptimSpec, clip_grad_val: Any = None, path: str = "agent.net.optim_spec"
+) -> optax.GradientTransformation:
     """The optax transformation: clip by *global* norm where asked, then the optimiser.
+
+    `path` is the key that an error names.
 
     Raises:
         SpecError: unknown optimiser, or a key that it does not take.
     """
     name = spec.name.lower()
     if name not in _OPTIMIZERS:
-        raise SpecError(
-            f"unknown optimiser {spec.name!r}.{nearest(name, _OPTIMIZERS)} Known: {', '.join(_OPTIMIZERS)}."
-        )
+        known = ", ".join(_OPTIMIZERS)
+        raise SpecError(f"unknown optimiser {spec.name!r}.{nearest(name, _OPTIMIZERS)} Known: {known}.", f"{path}.name")
     factory = getattr(optax, name)
     chosen = {
         field: getattr(spec, field)
@@ -55,7 +58,7 @@ def optimizer(spec: OptimSpec, clip_grad_val: Any = None) -> optax.GradientTrans
     accepted = inspect.signature(factory).parameters
     for field in chosen:
         if field not in accepted:
-            raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.")
+            raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.", f"{path}.{field}")
     transformation = factory(spec.lr, **chosen)
     if clip_grad_val is None:
         return transformation

@@ -188,13 +188,15 @@ def action_head(pdtype: str, space: Any) -> ActionHead:
     if name not in valid:
         raise SpecError(
             f"action_pdtype {pdtype!r} does not fit the action space {space}.{nearest(name, list(valid))} "
-            f"It takes: {', '.join(('default', *valid)) if valid else 'none yet'}."
+            f"It takes: {', '.join(('default', *valid)) if valid else 'none yet'}.",
+            "agent.algorithm.action_pdtype",
         )
     if isinstance(space, Discrete):
         discrete = {"Categorical": Categorical, "Argmax": Argmax}[name]
         return ActionHead(space.n, False, lambda output, log_std: discrete(output))
     if name == "SquashedNormal" and not space.bounded:
-        raise SpecError(f"action_pdtype {pdtype!r} needs finite bounds, got {space}. Normal takes any.")
+        message = f"action_pdtype {pdtype!r} needs finite bounds, got {space}. Normal takes any."
+        raise SpecError(message, "agent.algorithm.action_pdtype")
     continuous = {"Normal": Normal, "SquashedNormal": SquashedNormal}[name]
     low, high, shape = space.low, space.high, space.shape
 

@@ -15,7 +15,7 @@ from slmjax.spec.nodes import Node, Template, to_python, walk
 from slmjax.spec.reader import Document, read
 from slmjax.spec.schema import Key
 from slmjax.spec.sections import AgentSpec, EnvSpec, MetaSpec, Source, Spec
-from slmjax.types import Algorithm, SpecError, UserError
+from slmjax.types import Algorithm, Memory, Network, SpecError, UserError
 
 _NAME = re.compile(r"\w[\w .+=,@()-]*\Z")  # it becomes the name of a folder
 
@@ -139,18 +139,24 @@ def _memory(node: Node, algorithm_name: str, algorithm: Algorithm) -> Any:
         raise fail(f"{algorithm_name} remembers nothing: expected null, got {show(node.value)}", node.at, path)
     part = Node({}, node.at) if node.value is None else node
     name = _part_name(part, path, "name", algorithm.memories[0])
-    cls = _registered("memory", name, part, f"{path}.name")
-    if name not in algorithm.memories:
-        can = ", ".join(algorithm.memories)
+    memory = _registered("memory", name, part, f"{path}.name")
+    if not isinstance(memory, Memory):
+        raise fail(f"expected a Memory behind {name!r}, got {type(memory).__name__}", part.at, path)
+    kinds = {registry.resolve("memory", known).kind for known in algorithm.memories}
+    if memory.kind not in kinds:
+        can = ", ".join(n for n in registry.names("memory") if registry.resolve("memory", n).kind in kinds)
         at = part.value["name"].at if "name" in part.value else part.at
         raise fail(f"{algorithm_name} cannot learn from {name!r}; it can learn from: {can}", at, f"{path}.name")
-    return _hyper(cls, part, path, "name", name)
+    return _hyper(memory.hyper, part, path, "name", name)
 
 
 def _net(node: Node) -> Any:
     part = Node({}, node.at) if node.value is None else node
     kind = _part_name(part, "agent.net", "type", "MLPNet")
-    return _hyper(_registered("net", kind, part, "agent.net.type"), part, "agent.net", "type", kind)
+    network = _registered("net", kind, part, "agent.net.type")
+    if not isinstance(network, Network):
+        raise fail(f"expected a Network behind {kind!r}, got {type(network).__name__}", part.at, "agent.net")
+    return _hyper(network.hyper, part, "agent.net", "type", kind)
 
 
 def _part_name(node: Node, path: str, label: str, default: str | None) -> str:

@@ -1,0 +1,30 @@
+"""The net keys that algorithms read, whatever the network's shape."""
+
+from slmjax.nets.optim import OptimSpec
+from slmjax.spec.schema import hyper, key
+
+LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
+
+
+@hyper
+class LossSpec:
+    """`agent.net.loss_spec`: how the error of a value is punished."""
+
+    name: str = key(default="MSELoss", doc="loss of a value", choices=LOSSES)
+
+
+@hyper
+class NetKeys:
+    """Keys of every network. A network's own dataclass extends this one by the keys of its shape."""
+
+    actor_init_std: float | None = key(default=None, doc="gain of an orthogonal policy tail; none: `init_fn`", above=0)
+    critic_init_std: float | None = key(default=None, doc="gain of an orthogonal value tail; none: `init_fn`", above=0)
+    log_std_init: float = key(default=0.0, doc="log of the first standard deviation of a Normal policy")
+    shared: bool = key(default=False, doc="actor and critic share the hidden layers")
+    clip_grad_val: float | None = key(default=None, doc="largest global norm of a gradient", above=0)
+    loss_spec: LossSpec = key(default=LossSpec(), doc="loss of the values")
+    optim_spec: OptimSpec = key(default=OptimSpec(), doc="optimiser")
+    critic_optim_spec: OptimSpec | None = key(default=None, doc="optimiser of a separate critic; none: `optim_spec`")
+    update_type: str = key(default="replace", doc="how a target network follows", choices=("replace", "polyak"))
+    update_frequency: int = key(default=1, doc="frames between two updates of a target network", low=1)
+    polyak_coef: float = key(default=0.005, doc="share of the online network in a polyak update", low=0, high=1)

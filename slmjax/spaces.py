@@ -1,0 +1,125 @@
+"""What observations and actions are made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Key = jax.Array
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers `0 .. n-1`; a value is an int32 scalar."""
+
+    n: int
+    shape: tuple[int, ...] = field(default=(), init=False)
+    dtype: Any = field(default=jnp.int32, init=False)
+
+    def sample(self, key: Key) -> Array:
+        """A uniform draw, shape `()`."""
+        return jax.random.randint(key, (), 0, self.n, jnp.int32)
+
+    def __str__(self) -> str:
+        return f"Discrete({self.n})"
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of one shape and dtype between two bounds; `low` and `high` broadcast to `shape`, and may be infinite."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...] = ()
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound = np.broadcast_to(np.asarray(getattr(self, name), np.float32), self.shape)
+            object.__setattr__(self, name, bound)
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def bounded(self) -> bool:
+        """True when every bound is finite."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    def sample(self, key: Key) -> Array:
+        """A uniform draw, shape `shape`; where a bound is infinite, a standard normal one."""
+        finite = np.isfinite(self.low) & np.isfinite(self.high)
+        low, high = np.where(finite, self.low, 0.0), np.where(finite, self.high, 1.0)
+        uniform = jax.random.uniform(key, self.shape, minval=low, maxval=high)
+        return jnp.where(finite, uniform, jax.random.normal(key, self.shape)).astype(self.dtype)
+
+    def __str__(self) -> str:
+        return f"Box(shape={self.shape}, dtype={np.dtype(self.dtype).name})"
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """A vector of `len(nvec)` integers, entry `i` in `0 .. nvec[i]-1`."""
+
+    nvec: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(len(nvec),)`."""
+        return (len(self.nvec),)
+
+    @property
+    def dtype(self) -> Any:
+        """int32."""
+        return jnp.int32
+
+    def sample(self, key: Key) -> Array:
+        """A uniform draw, shape `[len(nvec)]`."""
+        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), jnp.int32)
+
+    def __str__(self) -> str:
+        return f"MultiDiscrete({list(self.nvec)})"
+
+
+@dataclass(frozen=True)
+class MultiBinary:
+    """A vector of `n` zeros and ones."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(n,)`."""
+        return (self.n,)
+
+    @property
+    def dtype(self) -> Any:
+        """int32."""
+        return jnp.int32
+
+    def sample(self, key: Key) -> Array:
+        """A uniform draw, shape `[n]`."""
+        return jax.random.randint(key, self.shape, 0, 2, jnp.int32)
+
+    def __str__(self) -> str:
+        return f"MultiBinary({self.n})"
+
+
+@dataclass(frozen=True)
+class Dict:
+    """A mapping from names to spaces; a value is a dict with the same names."""
+
+    spaces: Mapping[str, Any]
+
+    def sample(self, key: Key) -> dict[str, Any]:
+        """A draw from every part."""
+        keys = jax.random.split(key, len(self.spaces))
+        return {name: space.sample(k) for (name, space), k in zip(sorted(self.spaces.items()), keys, strict=True)}
+
+    def __str__(self) -> str:
+        return "Dict(" + ", ".join(f"{name}: {space}" for name, space in sorted(self.spaces.items())) + ")"
+
+
+Space = Discrete | Box | MultiDiscrete | MultiBinary | Dict
