@@ -11,7 +11,6 @@ from slmjax import registry
 from slmjax.spec import schema
 from slmjax.spec.build import describe
 from slmjax.spec.sections import AgentSpec, EnvSpec, MetaSpec
-from slmjax.types import Algorithm
 
 PAGE = Path(__file__).with_name("configs.md")
 PARTS = {"algorithm": "name", "memory": "name", "net": "type"}  # kind -> the key that chooses
@@ -129,8 +128,7 @@ assert value(schedule, 12500) == 0.005
 
 The column *kind* says what may differ between the sessions of one compiled program. *Data* are floats, and the mappings
 that hold them: a change of value compiles nothing anew. *Static* keys are part of the program's shape: integers,
-booleans, names, lists. `null` instead of a number is another program, too. Today's limit: `init_gain`,
-`actor_init_std`, `critic_init_std` and `log_std_init` are read when a program is made, so its sessions share them.
+booleans, names, lists. `null` instead of a number is another program, too.
 
 ```python
 import jax
@@ -141,6 +139,7 @@ def structure(change):
 
 
 assert structure("agent.algorithm.gamma=0.9") == structure("agent.algorithm.gamma=0.99")
+assert structure("agent.net.init_gain=1.0") == structure("agent.net.init_gain=2.0")
 assert structure("agent.algorithm.training_epoch=2") != structure("agent.algorithm.training_epoch=3")
 ```
 """
@@ -162,14 +161,8 @@ def _classes(kind: str) -> dict[type, list[str]]:
     """Class of keys -> the registered names that it serves."""
     found: dict[type, list[str]] = {}
     for name in registry.TABLES[kind]:
-        target = registry.resolve(kind, name)
-        found.setdefault(target.hyper if isinstance(target, Algorithm) else _keys_of(target), []).append(name)
+        found.setdefault(registry.resolve(kind, name).hyper, []).append(name)
     return found
-
-
-def _keys_of(target: Any) -> type:
-    """The class of keys behind a memory or a network: itself, or its `hyper`."""
-    return target if schema.is_hyper(target) else target.hyper
 
 
 def _nested() -> list[type]:
