@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from slmjax import registry
-from slmjax.types import Net, PyTree, Space, Tail
+from slmjax.types import Net, PyTree, Space, SpecError, Tail
 
 
 def build(spec: Any, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False) -> Net:
@@ -14,7 +14,10 @@ def build(spec: Any, observation_space: Space, tails: tuple[Tail, ...], critic: 
     Raises:
         SpecError: the network's keys cannot work.
     """
-    return registry.resolve("net", spec.type).build(spec, observation_space, tails, critic)
+    net: Net = registry.resolve("net", spec.type).build(spec, observation_space, tails, critic)
+    if jax.tree.leaves(net.carry(1)):
+        raise SpecError(f"{spec.type} carries a state from step to step, which no algorithm uses yet.", "agent.net.type")
+    return net
 
 
 def param_count(params: PyTree) -> int:

@@ -120,8 +120,7 @@ def _agent(node: Node) -> AgentSpec:
     part = written["algorithm"]
     name = _part_name(part, "agent.algorithm", "name", None)
     algorithm = _registered("algorithm", name, part, "agent.algorithm.name")
-    if not isinstance(algorithm, Algorithm):
-        raise fail(f"expected an Algorithm behind {name!r}, got {type(algorithm).__name__}", part.at, "agent.algorithm")
+    _expect(algorithm, Algorithm, name, part, "agent.algorithm.name")
     label = convert(str, written["name"], "agent.name", Key("")) if "name" in written else ""
     return AgentSpec(
         name=label or name,
@@ -140,11 +139,11 @@ def _memory(node: Node, algorithm_name: str, algorithm: Algorithm) -> Any:
     part = Node({}, node.at) if node.value is None else node
     name = _part_name(part, path, "name", algorithm.memories[0])
     memory = _registered("memory", name, part, f"{path}.name")
-    if not isinstance(memory, Memory):
-        raise fail(f"expected a Memory behind {name!r}, got {type(memory).__name__}", part.at, path)
+    _expect(memory, Memory, name, part, f"{path}.name")
     kinds = {registry.resolve("memory", known).kind for known in algorithm.memories}
     if memory.kind not in kinds:
         can = ", ".join(n for n in registry.names("memory") if registry.resolve("memory", n).kind in kinds)
+        can += ", or `module:attribute` of one of the same kind"
         at = part.value["name"].at if "name" in part.value else part.at
         raise fail(f"{algorithm_name} cannot learn from {name!r}; it can learn from: {can}", at, f"{path}.name")
     return _hyper(memory.hyper, part, path, "name", name)
@@ -154,9 +153,17 @@ def _net(node: Node) -> Any:
     part = Node({}, node.at) if node.value is None else node
     kind = _part_name(part, "agent.net", "type", "MLPNet")
     network = _registered("net", kind, part, "agent.net.type")
-    if not isinstance(network, Network):
-        raise fail(f"expected a Network behind {kind!r}, got {type(network).__name__}", part.at, "agent.net")
+    _expect(network, Network, kind, part, "agent.net.type")
     return _hyper(network.hyper, part, "agent.net", "type", kind)
+
+
+def _expect(found: Any, wanted: type, name: str, node: Node, path: str) -> None:
+    """Complains where a name stands for something of another kind."""
+    if isinstance(found, wanted):
+        return
+    got = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__
+    at = node.value.get(path.rpartition(".")[2], node).at
+    raise fail(f"expected an slmjax.types.{wanted.__name__} behind {name!r}, got {got}", at, path)
 
 
 def _part_name(node: Node, path: str, label: str, default: str | None) -> str:
