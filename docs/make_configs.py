@@ -108,7 +108,8 @@ env: {name: CartPole-v1, num_envs: 8, max_frame: 20000}
 ```
 
 Steps are frames of one session. A schedule holds `start_val` until `start_step` and `end_val` from `end_step` on, and
-reaches it exactly, 0 included. Between them, with progress `p` from 0 to 1:
+reaches it exactly, 0 included. A decay needs both: an `end_val`, and an `end_step` after its `start_step`. Between
+them, with progress `p` from 0 to 1:
 
 | name | value |
 |---|---|

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from slmjax.session import Program, Session
+from slmjax.session import MAX_ROWS, Program, Session
 from slmjax.types import HP, Array, Key, PyTree
 
 AXIS = "session"
@@ -29,7 +29,7 @@ class Population(NamedTuple):
         size: sessions.
         devices: devices that the sessions are spread over.
         init: `(keys [S], hp [S]) -> Session`.
-        segment: `(sessions, hp, frame, stop) -> (sessions, rows)`; donates `sessions`.
+        segment: `(sessions, hp, frame, stop, close) -> (sessions, rows)`; donates `sessions`.
         evaluate: `(sessions, hp, frame, best) -> returns [S, episodes]`.
         pad: a pytree `[S, ...]` placed on the devices.
         unpad: a pytree on the devices as `[S, ...]`.
@@ -39,7 +39,7 @@ class Population(NamedTuple):
     size: int
     devices: tuple[Any, ...]
     init: Callable[[Key, HP], Session]
-    segment: Callable[[Session, HP, int, int], tuple[Session, dict[str, Array]]]
+    segment: Callable[..., tuple[Session, dict[str, Array]]]
     evaluate: Callable[[Session, HP, int, bool], Array]
     pad: Callable[[PyTree], PyTree]
     unpad: Callable[[PyTree], PyTree]
@@ -61,7 +61,7 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
         return jax.jit(mapped, donate_argnums=0 if donate else ())
 
     init = spread(program.init, (0, 0))
-    segment = spread(program.segment, (0, 0, None, None), donate=True)
+    segment = spread(program.segment, (0, 0, None, None, None), donate=True)
     last = spread(lambda s, hp, frame: program.evaluate(s, hp, frame, False), (0, 0, None))
     best = spread(lambda s, hp, frame: program.evaluate(s, hp, frame, True), (0, 0, None))
 
@@ -71,15 +71,21 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
     def unpad(tree: PyTree) -> PyTree:
         return tree if width == size else jax.tree.map(lambda x: x[:size], tree)
 
-    def run_segment(sessions: Session, hp: HP, frame: int, stop: int) -> tuple[Session, dict[str, Array]]:
-        sessions, rows = segment(sessions, hp, jnp.int32(frame), jnp.int32(stop))
+    def run_segment(
+        sessions: Session, hp: HP, frame: int, stop: int, close: bool = True
+    ) -> tuple[Session, dict[str, Array]]:
+        if frame % program.iteration_frames or stop % program.iteration_frames:
+            raise ValueError(f"expected multiples of {program.iteration_frames} frames, got {frame} and {stop}")
+        if -(-stop // program.row_frames) - frame // program.row_frames > MAX_ROWS:
+            raise ValueError(f"expected at most {MAX_ROWS} rows of {program.row_frames} frames, got {frame} to {stop}")
+        sessions, rows = segment(sessions, hp, jnp.int32(frame), jnp.int32(stop), jnp.bool_(close))
         return sessions, unpad(rows)
 
     def run_evaluate(sessions: Session, hp: HP, frame: int, use_best: bool = False) -> Array:
         return unpad((best if use_best else last)(sessions, hp, jnp.int32(frame)))
 
     def lower(sessions: Session, hp: HP) -> jax.stages.Lowered:
-        return segment.lower(sessions, hp, jnp.int32(0), jnp.int32(0))
+        return segment.lower(sessions, hp, jnp.int32(0), jnp.int32(0), jnp.bool_(True))
 
     return Population(size, chosen, init, run_segment, run_evaluate, pad, unpad, lower)
 

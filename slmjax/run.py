@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from slmjax.spec import Spec
 
 MODES = ("train", "dev")
+EXIT_BROKEN, EXIT_INTERRUPTED = 74, 130  # EX_IOERR; as a shell reports SIGINT
 
 EXAMPLES = """\
 examples:
@@ -21,11 +23,12 @@ examples:
       one session, few frames, every check on, and a GIF of what the agent does
   python -m slmjax.run configs/ppo_cartpole.yaml --sessions 64 --set agent.algorithm.gamma=0.98
       64 sessions in one program, one key changed
-  python -m slmjax.run --resume data/ppo_cartpole_2026_01_31_120000 --set env.max_frame=1000000
-      go on where a run stopped, to a larger budget
+  python -m slmjax.run --resume data/ppo_cartpole_2026_01_31_120000
+      go on where a run stopped (with --set env.max_frame=N to a larger budget; schedules stay as they are)
 
 exit codes: 0 complete, 1 every session failed, 2 wrong input (one message says what and where),
-75 stopped by Ctrl-C or SIGTERM after a checkpoint (go on with --resume)
+74 the disk or a pipe failed, 75 stopped by Ctrl-C or SIGTERM after a checkpoint (go on with --resume),
+130 interrupted twice, at once
 """
 
 
@@ -56,14 +59,27 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: `module:attribute` may lie where one stands
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign must not end a run
     try:
         return _run(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 2
+    except BrokenPipeError:  # nobody reads what is printed; the run's folder has its log
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the interpreter flushes it once more at exit
+        return EXIT_BROKEN
+    except OSError as error:
+        _complain(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return EXIT_BROKEN
     except KeyboardInterrupt:
-        print("interrupted before there was anything to keep", file=sys.stderr)
-        return 75
+        _complain("interrupted; what the last checkpoint holds can be continued with --resume DIR")
+        return EXIT_INTERRUPTED
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -108,13 +124,14 @@ def _read(options: argparse.Namespace) -> tuple[Spec, str]:
         raise UserError("expected a config file, for instance configs/dqn_cartpole.yaml; see --help.")
     if len(words) > 1 or options.config in MODES:
         got = " ".join([options.config, *options.words])
-        raise UserError(f"expected CONFIG [SPEC_NAME] [MODE], where MODE is one of {', '.join(MODES)}; got {got!r}.")
+        hint = nearest(words[-1], list(MODES)) if words else ""
+        modes = ", ".join(MODES)
+        raise UserError(f"expected CONFIG [SPEC_NAME] [MODE], where MODE is one of {modes}; got {got!r}.{hint}")
     try:
         return load_spec(options.config, words[0] if words else None, _overrides(options)), mode
     except UserError as error:
-        if words and nearest(words[0], list(MODES)):
-            raise UserError(f"{error} Or did you mean the mode?{nearest(words[0], list(MODES))[13:]}") from error
-        raise
+        mistaken = words and f"there is no spec {words[0]!r}" in str(error) and nearest(words[0], list(MODES))
+        raise UserError(f"{error} Or did you mean the mode{mistaken[13:]}") if mistaken else error  # noqa: B904
 
 
 if __name__ == "__main__":

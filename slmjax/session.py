@@ -45,6 +45,20 @@ class Best(NamedTuple):
     learner: PyTree
 
 
+class OpenRow(NamedTuple):
+    """The log row under way.
+
+    Attributes:
+        sums: each metric summed over the updates of the row.
+        updates: how many there were.
+        before: the learner when the row began.
+    """
+
+    sums: dict[str, Array]
+    updates: Array
+    before: PyTree
+
+
 class Session(NamedTuple):
     """One agent learning in one set of `E` environments from one seed; complete.
 
@@ -56,6 +70,7 @@ class Session(NamedTuple):
         carry: recurrent carry, `[E, ...]` or `()`.
         stats: episode returns.
         best: the best learner so far.
+        row: the log row under way.
         failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
             on the learner stays what it was before that row.
     """
@@ -67,6 +82,7 @@ class Session(NamedTuple):
     carry: PyTree
     stats: EpisodeStats
     best: Best
+    row: OpenRow
     failed: Array
 
 
@@ -75,10 +91,12 @@ class Program(NamedTuple):
 
     Attributes:
         init: `(key, hp) -> Session`.
-        segment: `(session, hp, frame, stop) -> (session, rows)`: continues from `frame` to `stop`, both multiples of
-            `iteration_frames`. `rows` holds `total_reward`, `epi`, `updates`, `failed` and the mean of each metric
-            over the updates of the row, one array `[MAX_ROWS]` a column, a row for each multiple of `row_frames`
-            that was reached and one for `stop`. `frame` and `stop` are data: no length of a segment compiles anew.
+        segment: `(session, hp, frame, stop, close=True) -> (session, rows)`: continues from `frame` to `stop`, both
+            multiples of `iteration_frames`, at most `MAX_ROWS` rows apart. A row ends at every multiple of
+            `row_frames`, and at `stop` if `close`; else it stays open for the next segment. `rows` holds, for each
+            row that ended and in their order, `total_reward` (0 before an episode has ended), `epi`, `updates`,
+            `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`, `stop`
+            and `close` are data: no length of a segment compiles anew.
         evaluate: `(session, hp, frame, best) -> returns [episodes]` of greedy episodes from fresh environments with
             learning and exploration off; `best` (static) evaluates the best learner instead of the last.
         iteration_frames: frames of one iteration, `T x E`.
@@ -115,13 +133,14 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
         env_state, obs = env.reset(env_key)
         stats = EpisodeStats(jnp.zeros(env.num_envs), jnp.zeros(WINDOW), jnp.zeros((), jnp.int32))
-        # A donated pytree must not hold one buffer twice.
-        best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.learner))
-        session = Session(
-            key, state, env_state, obs, agent.carry(env.num_envs), stats, best, jnp.full((), -1, jnp.int32)
-        )
+        copy = lambda: jax.tree.map(jnp.copy, state.learner)  # noqa: E731  donation needs buffers of their own
+        best, row = Best(jnp.full((), -jnp.inf), copy()), OpenRow({}, jnp.zeros((), jnp.int32), copy())
+        failed = jnp.full((), -1, jnp.int32)
+        session = Session(key, state, env_state, obs, agent.carry(env.num_envs), stats, best, row, failed)
+        metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
+        row = row._replace(sums={name: jnp.zeros(x.shape, jnp.float32) for name, x in metrics.items()})
         # A weak type would become a strong one in the first segment, and the second would be compiled anew.
-        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session)
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))
 
     def iterate(session: Session, hp: HP, key: Key, frame: Array, learn: bool) -> tuple[Session, dict[str, Array]]:
         now = schedules.at(hp, frame)
@@ -133,41 +152,40 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
             state, metrics = agent.observe(session.agent, rollout, update_key, now), {}
         return session._replace(agent=state, stats=_finish(session.stats, rollout, returns)), metrics
 
-    def row(session: Session, hp: HP, start: Array, iterations: Array) -> tuple[Session, dict[str, Array]]:
+    def advance(session: Session, hp: HP, start: Array, iterations: Array) -> Session:
         key = jax.random.fold_in(session.key, _TRAIN)
-        before = session.agent.learner
-        shapes = jax.eval_shape(lambda s: iterate(s, hp, key, start, True)[1], session)
-        sums = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
         warm = jnp.clip(warmup - start // size, 0, iterations)
 
         def observe(i: Array, session: Session) -> Session:
             return iterate(session, hp, key, start + i * size, False)[0]
 
-        def learn(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
-            session, metrics = iterate(carry[0], hp, key, start + i * size, True)
-            return session, jax.tree.map(jnp.add, carry[1], metrics)
+        def learn(i: Array, session: Session) -> Session:
+            session, metrics = iterate(session, hp, key, start + i * size, True)
+            sums = jax.tree.map(jnp.add, session.row.sums, metrics)
+            return session._replace(row=session.row._replace(sums=sums, updates=session.row.updates + 1))
 
         session = jax.lax.fori_loop(0, warm, observe, session) if warmup else session
-        session, sums = jax.lax.fori_loop(warm, iterations, learn, (session, sums))
-        session = _guard(session, before, start + iterations * size)
-        updates = iterations - warm
-        # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
-        means = jax.tree.map(lambda x: x / jnp.maximum(updates, 1), sums)
-        session, reward = _keep_best(session)
-        counts = {"epi": session.stats.finished, "updates": updates, "failed": session.failed}
-        return session, {"total_reward": reward, **counts, **means}
+        return jax.lax.fori_loop(warm, iterations, learn, session)
 
-    def segment(session: Session, hp: HP, frame: Array, stop: Array) -> tuple[Session, dict[str, Array]]:
+    def segment(
+        session: Session, hp: HP, frame: Array, stop: Array, close: Array | bool = True
+    ) -> tuple[Session, dict[str, Array]]:
         first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
-        shapes = jax.eval_shape(lambda s: row(s, hp, frame, jnp.int32(1))[1], session)
+        shapes = jax.eval_shape(lambda s: _close_row(s, frame)[1], session)
         rows = jax.tree.map(lambda x: jnp.zeros((MAX_ROWS, *x.shape), x.dtype), shapes)
 
         def step(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
             start = jnp.maximum(frame, (first + i) * row_frames)
             end = jnp.minimum(stop, (first + i + 1) * row_frames)
-            session, values = row(carry[0], hp, start, (end - start) // size)
+            session = advance(carry[0], hp, start, (end - start) // size)
+            # The condition is one for the whole population, so it stays a branch; no ring goes through it.
+            held, small = session.agent.memory, session._replace(agent=session.agent._replace(memory=()))
+            closed = (end % row_frames == 0) | close
+            session, values = jax.lax.cond(closed, lambda s: _close_row(s, end), lambda s: (s, zeros), small)
+            session = session._replace(agent=session.agent._replace(memory=held))
             return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
 
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.fori_loop(0, count, step, (session, rows))
 
     def evaluate(session: Session, hp: HP, frame: Array, best: bool = False) -> Array:
@@ -221,13 +239,25 @@ def _finish(stats: EpisodeStats, rollout: Rollout, returns: Array) -> EpisodeSta
     return stats._replace(returns=kept, finished=stats.finished + rank[-1].astype(jnp.int32))
 
 
-def _guard(session: Session, before: PyTree, frame: Array) -> Session:
-    """Marks a session in which something is no longer finite, and gives it back the learner it had `before`."""
+def _close_row(session: Session, frame: Array) -> tuple[Session, dict[str, Array]]:
+    """Ends a log row at `frame`: the session with a new one begun, and what the row says."""
+    session = _guard(session, frame)
+    session, reward = _keep_best(session)
+    row = session.row
+    # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
+    means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
+    values = {"total_reward": reward, "epi": session.stats.finished, "updates": row.updates, "failed": session.failed}
+    fresh = OpenRow(jax.tree.map(jnp.zeros_like, row.sums), jnp.zeros_like(row.updates), session.agent.learner)
+    return session._replace(row=fresh), values | means
+
+
+def _guard(session: Session, frame: Array) -> Session:
+    """Marks a session in which something is no longer finite, and gives it back the learner that its row began with."""
     values = jax.tree.leaves((session.agent.learner, session.stats))
     finite = [jnp.all(jnp.isfinite(x)) for x in values if jnp.issubdtype(x.dtype, jnp.floating)]
     fine = jnp.all(jnp.stack(finite)) & (session.failed < 0)
     failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
-    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), session.agent.learner, before)
+    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), session.agent.learner, session.row.before)
     return session._replace(agent=session.agent._replace(learner=learner), failed=failed)
 
 
@@ -243,7 +273,8 @@ def _keep_best(session: Session) -> tuple[Session, Array]:
 
 def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key) -> Array:
     """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them."""
-    env_state, obs = env.reset(key)
+    reset_key, step_key = jax.random.split(key)
+    env_state, obs = env.reset(reset_key)
     limit = env.max_steps or EVAL_LIMIT
     fresh = agent.carry(env.num_envs)
 
@@ -252,7 +283,7 @@ def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key)
 
     def step(now: tuple) -> tuple:
         t, env_state, obs, carry, total, going = now
-        act_key, env_key = jax.random.split(jax.random.fold_in(key, t))
+        act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
         action, carry, _ = agent.act(state, obs, carry, act_key, hp, True)
         env_state, out = env.step(env_key, env_state, action)
         total = total + jnp.where(going & out.valid, out.reward, 0.0)

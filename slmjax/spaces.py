@@ -49,11 +49,20 @@ class Box:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
     def sample(self, key: Key) -> Array:
-        """A uniform draw, shape `shape`; where a bound is infinite, a standard normal one."""
-        finite = np.isfinite(self.low) & np.isfinite(self.high)
-        low, high = np.where(finite, self.low, 0.0), np.where(finite, self.high, 1.0)
-        uniform = jax.random.uniform(key, self.shape, minval=low, maxval=high)
-        return jnp.where(finite, uniform, jax.random.normal(key, self.shape)).astype(self.dtype)
+        """A draw, shape `shape`, as gymnasium makes it for each entry.
+
+        Uniform between two finite bounds (of integers, both included), a standard exponential away from the only one,
+        a standard normal where there is none.
+        """
+        integer = jnp.issubdtype(self.dtype, jnp.integer)
+        below, above = np.isfinite(self.low), np.isfinite(self.high)
+        low, top = np.where(below, self.low, 0.0), np.where(above, self.high + integer, 1.0)
+        uniform = jax.random.uniform(key, self.shape, minval=low, maxval=top)
+        away = jax.random.exponential(key, self.shape)
+        half = jnp.where(below, low + away, top - away)
+        draw = jnp.where(below & above, uniform, jnp.where(below | above, half, jax.random.normal(key, self.shape)))
+        draw = jnp.floor(draw) if integer else draw
+        return jnp.clip(draw, self.low, self.high).astype(self.dtype)  # rounding may step over a bound
 
     def __str__(self) -> str:
         return f"Box(shape={self.shape}, dtype={np.dtype(self.dtype).name})"

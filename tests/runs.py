@@ -1,5 +1,6 @@
 """Runs of the command line in processes of their own, always under a time limit."""
 
+import glob
 import os
 import signal
 import subprocess
@@ -29,13 +30,22 @@ def run(*words: object, limit: float = 120, cwd: Path | None = None) -> subproce
     )
 
 
-def interrupt(*words: object, after: float, by: int = signal.SIGKILL, when: Path | None = None) -> tuple[int, float]:
-    """Starts a run and sends it a signal `after` seconds (counted from the appearance of a file that matches `when`'s
-    name in its folder, if given): its exit code, and the seconds it took to leave."""
+def interrupt(
+    *words: object, after: float, by: int = signal.SIGKILL, when: Path | None = None, shows: str = ""
+) -> tuple[int, float]:
+    """Starts a run and sends it a signal: its exit code, and the seconds it took to leave.
+
+    `after` seconds are counted from the moment when a path that matches `when` exists (and, if given, `shows` a text).
+    """
     process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+
+    def appeared() -> bool:
+        found = [Path(path) for path in glob.glob(str(when))]
+        return bool(found) and (not shows or any(shows in path.read_text() for path in found))
+
     try:
         deadline = time.monotonic() + 120
-        while when is not None and not list(when.parent.glob(when.name)) and process.poll() is None:
+        while when is not None and not appeared() and process.poll() is None:
             assert time.monotonic() < deadline, f"{when} never appeared"
             time.sleep(0.02)
         try:

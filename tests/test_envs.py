@@ -14,6 +14,7 @@ import numpy as np
 import probes
 import pytest
 from PIL import Image
+from scipy import stats
 
 from slmjax import registry
 from slmjax.envs import check_env, limit, make_env, vectorize
@@ -24,6 +25,7 @@ from slmjax.types import Box, Dict, Discrete, Env, MultiDiscrete, SpecError, Ste
 
 DOC = Path(__file__).parents[1] / "docs" / "environments.md"
 KEY = jax.random.key(0)
+INF = np.inf
 QUICK = {"xla_backend_optimization_level": 0}  # halves the compile time, which is nearly all that this file spends
 NAMES = registry.names("env")
 SLOW = ("Freeway-MinAtar", "Seaquest-MinAtar")  # compile longest
@@ -414,7 +416,34 @@ def needs_length(length):
 
 
 HERE = __name__
+
+
+def raises_type_error(length=1):
+    return length + "1"
+
+
+def raises_value_error():
+    raise ValueError("a long\n  story")
+
+
+def raises_its_own():
+    raise type("Trouble", (Exception,), {})("of its own")
+
+
+def raises_key_error():
+    return {}["wall"]
+
+
+def raises_spec_error():
+    raise SpecError("too long", "env.kwargs.length")
+
+
 WRONG = {
+    "raises TypeError": (f"{HERE}:raises_type_error", None, "env.name", "raised TypeError: unsupported operand"),
+    "raises ValueError": (f"{HERE}:raises_value_error", None, "env.name", "raised ValueError: a long story"),
+    "raises anything": (f"{HERE}:raises_its_own", None, "env.name", "raises_its_own could not be made; it raised Trou"),
+    "raises KeyError": (f"{HERE}:raises_key_error", None, "env.name", "raised KeyError: 'wall'"),
+    "raises SpecError": (f"{HERE}:raises_spec_error", None, "env.kwargs.length", "too long"),
     "unknown name": ("CartPole-v2", None, "env.name", "Did you mean 'CartPole-v1'?"),
     "unknown module": ("no_such_module:make", None, "env.name", "cannot import 'no_such_module'"),
     "unknown attribute": (f"{HERE}:nothing", None, "env.name", "has no attribute 'nothing'"),
@@ -439,6 +468,50 @@ def test_a_wrong_spec_is_refused_with_its_key_and_the_nearest_right_one(case):
         make_env(spec(name, kwargs=kwargs))
     assert error.value.path == path
     assert message in str(error.value)
+
+
+BOXES = {
+    "bounded": Box(-2.0, 5.0),
+    "bounded below": Box(0.0, INF),
+    "bounded below, far": Box(-3.5, INF),
+    "bounded above": Box(-INF, 2.0),
+    "unbounded": Box(-INF, INF),
+    "pixels": Box(0, 255, dtype=jnp.uint8),
+    "few integers": Box(-2, 3, dtype=jnp.int32),
+    "integers from": Box(1, INF, dtype=jnp.int32),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_a_draw_from_a_box_is_inside_of_it_and_distributed_as_gymnasiums(name):
+    box = BOXES[name]
+    low, high, kind = float(box.low), float(box.high), np.dtype(box.dtype)
+    wide = Box(low, high, (5000,), box.dtype)
+    ours = np.asarray(wide.sample(KEY))
+    # gymnasium wants integer bounds for integers: an infinite one is its largest integer, and counts as infinite there
+    bounds = (low, high) if kind.kind == "f" else (np.full(5000, low), np.full(5000, high))
+    theirs = gymnasium.spaces.Box(*bounds, (5000,), kind, seed=0).sample()
+    assert ours.dtype == kind
+    assert ours.min() >= low
+    assert ours.max() <= high
+    if kind.kind == "f":
+        assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
+        assert stats.ks_2samp(ours * 1.3, theirs).pvalue < 1e-9  # and the test sees a scale that is a little wrong
+    else:
+        few = [np.bincount(np.minimum(x.astype(int) - int(low), 15), minlength=16) for x in (ours, theirs)]
+        few = np.stack(few)[:, np.sum(few, 0) > 0]
+        assert stats.chi2_contingency(few).pvalue > 1e-3
+    if name in ("pixels", "few integers"):
+        assert (ours.min(), ours.max()) == (low, high)
+
+
+def test_every_entry_of_a_box_has_bounds_of_its_own():
+    box = Box([0.0, -INF, -INF, -2.0], [INF, 3.0, INF, 5.0], (4,))
+    drawn = np.asarray(jax.vmap(box.sample)(jax.random.split(KEY, 4000)))
+    laws = [stats.expon(), stats.expon(), stats.norm(), stats.uniform(-2, 7)]
+    for column, law in zip([drawn[:, 0], 3.0 - drawn[:, 1], drawn[:, 2], drawn[:, 3]], laws, strict=True):
+        assert stats.kstest(column, law.cdf).pvalue > 1e-3
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.08
 
 
 def test_an_env_may_stand_where_a_function_that_returns_one_may():

@@ -14,6 +14,9 @@ from runs import equal, final_state, interrupt, only, run
 
 from slmjax import run as command_line
 from slmjax.analysis.tables import read_session_df
+from slmjax.lab.build import make_trial
+from slmjax.lab.checkpoint import Checkpoints
+from slmjax.lab.folder import locked
 from slmjax.spec import load_spec
 
 FRAMES = {"PPO": 4096, "DQN": 4096}
@@ -45,6 +48,7 @@ class TestFolder:
             "tiny_spec.yaml",
             "manifest.json",
             "log/tiny.log",
+            "log/.lock",
             "info/tiny_t0_s0_session_df.csv",
             "info/tiny_t0_s1_session_df.csv",
             "info/tiny_t0_trial_metrics.json",
@@ -133,6 +137,60 @@ class TestResume:
         assert manifest["state"] == "stopped"
         assert (folder / "graph" / "tiny_t0_trial_graph.png").exists()
         assert final_state(folder)["step"] == manifest["frame"] > 0
+
+    def test_a_stop_before_the_first_row_can_be_continued(self, tmp_path):
+        config = write_config(tmp_path, env={"max_frame": 40_000_000}, meta={"log_frequency": 40_000_000})
+        data = tmp_path / "data"
+        log = data / "*" / "log" / "tiny.log"
+        code, seconds = interrupt(config, "--data", data, after=1, by=signal.SIGTERM, when=log, shows="frame 1")
+        assert code == 75
+        assert seconds < 10
+        folder = only(data, "tiny_*")
+        stopped = final_state(folder)["step"]
+        assert stopped > 0
+        code, _ = interrupt("--resume", folder, after=8, by=signal.SIGTERM, when=folder / "tiny_spec.yaml")
+        assert code == 75
+        assert final_state(folder)["step"] >= stopped
+
+    def test_a_failed_resume_leaves_the_record_of_the_run_alone(self, tmp_path, capsys):
+        config = write_config(tmp_path)
+        assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        folder = only(tmp_path / "data", "tiny_*")
+        for file in [f for f in (folder / "model").rglob("*") if f.is_file() and "sessions" in f.parts]:
+            file.write_bytes(b"")
+        before = {name: (folder / name).read_bytes() for name in ("manifest.json", "tiny_spec.yaml")}
+        assert command_line.main(["--resume", str(folder), "--set", "env.max_frame=8192"]) == 2
+        assert "no readable checkpoint" in capsys.readouterr().err
+        assert before == {name: (folder / name).read_bytes() for name in before}
+
+    def test_what_is_done_after_a_damaged_checkpoint_is_kept(self, tmp_path):
+        config = write_config(tmp_path, meta={"checkpoint_frequency": 2048})
+        assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        folder = only(tmp_path / "data", "tiny_*")
+        for file in [f for f in (folder / "model" / "4096" / "sessions").rglob("*") if f.is_file()]:
+            file.write_bytes(b"")
+        trial = make_trial(load_spec(folder / "tiny_spec.yaml"))
+        checkpoints = Checkpoints(folder / "model")
+        run = checkpoints.load(trial)
+        assert run.frame == 2048
+        assert list(checkpoints.damaged) == [4096]
+        sessions, _ = trial.population.segment(run.sessions, trial.hp, 2048, 3072)
+        checkpoints.save(trial, run._replace(frame=3072, sessions=sessions))
+        checkpoints.close()
+        assert final_state(folder)["step"] == 3072
+
+    def test_two_processes_cannot_write_one_run(self, tmp_path, capsys):
+        config = write_config(tmp_path)
+        assert command_line.main([str(config), "--data", str(tmp_path / "data"), "--quiet"]) == 0
+        folder = only(tmp_path / "data", "tiny_*")
+        with locked(folder):
+            assert command_line.main(["--resume", str(folder)]) == 2
+        assert "another process" in capsys.readouterr().err
+
+    def test_a_run_that_cannot_learn_says_so(self, tmp_path, capsys):
+        config = write_config(tmp_path, "DQN", env={"max_frame": 64})
+        assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == 0
+        assert "nothing will be learned" in capsys.readouterr().out
 
     def test_a_killed_run_resumes_to_the_same_bits(self, finished, tmp_path):
         kill_and_resume("PPO", tmp_path, after=0.3, reference=finished)

@@ -1,6 +1,6 @@
 """Returns, losses, shuffling and normalisation against loops in float64, rlax and SciPy; and mutants that must fail."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmjax.algos import normalize
+from slmjax.algos import dqn, normalize, ppo
 from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, huber, q_target, td_error, weighted_mean
 from slmjax.algos.returns import discounts, gae
 from slmjax.algos.shuffle import permutation
+from slmjax.envs import make_env
+from slmjax.nets.mlp import MLPNet
+from slmjax.spec.sections import EnvSpec
+from slmjax.types import HP, SpecError
 
 FAIR, ABSURD = 1e-3, 1e-9
 
@@ -142,6 +146,29 @@ def test_dqn_and_double_dqn_differ_exactly_where_their_choices_do():
     assert (dqn >= double).all()  # the maximum over-estimates
     by_hand = [r_t[i] + DISCOUNT[i] * q_t[i, selector[i].argmax()] for i in range(B)]
     np.testing.assert_allclose(double, by_hand, rtol=1e-6)
+
+
+def test_by_default_the_target_network_stays_behind_the_online_one():
+    old, new = {"w": jnp.zeros(3)}, {"w": jnp.ones(3)}
+    moved = lambda net, frame: dqn.follow(old, new, HP((), (), net, frame), 4)["w"].tolist()  # noqa: E731
+    for frame in (0, 4, 992, 1000, 1992):
+        assert moved(MLPNet(), frame) == [0.0] * 3
+        assert (
+            moved(MLPNet(update_frequency=1), frame) == [1.0] * 3
+        )  # no target network: DQN picks what double DQN picks
+    for frame in (996, 1996, 2996):
+        assert moved(MLPNet(), frame) == [1.0] * 3
+
+
+def test_ppo_refuses_minibatches_of_one_whose_advantages_would_all_be_zero():
+    assert ppo._standardize(jnp.array([3.7]), jnp.ones(1)).tolist() == [0.0]
+    env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
+    keys = partial(ppo.PPOKeys, time_horizon=8)
+    with pytest.raises(SpecError, match=r"at least 2 with normalize_advantages.*got 1") as error:
+        ppo.make(HP(keys(minibatch_size=1), (), MLPNet()), env)
+    assert error.value.path == "agent.algorithm.minibatch_size"
+    ppo.make(HP(keys(minibatch_size=1, normalize_advantages=False), (), MLPNet()), env)
+    ppo.make(HP(keys(minibatch_size=2), (), MLPNet()), env)
 
 
 def test_no_gradient_flows_through_a_target():

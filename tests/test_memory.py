@@ -66,17 +66,17 @@ def gatherer(n, envs):
 
 
 @cache
-def sample_program(n, newest, batch_size, batches, use_cer):
+def sample_program(n, envs, batch_size, batches, use_cer):
     spec = Replay(num_step_returns=n, batch_size=batch_size, use_cer=use_cer)
 
-    def sample(rng, frame, envs, rows):
-        return replay.sample_indices(spec, rng, batches, rows=rows, num_envs=envs, newest=newest, frame=frame)
+    def sample(rng, frame, num_envs, rows):
+        return replay.sample_indices(spec, rng, batches, rows=rows, num_envs=envs or num_envs, frame=frame)
 
     return jax.jit(sample)
 
 
-def sampler(n, envs, rows, newest, batch_size=8, batches=4, use_cer=False):
-    program = sample_program(n, newest if use_cer else 0, batch_size, batches, use_cer)
+def sampler(n, envs, rows, batch_size=8, batches=4, use_cer=False):
+    program = sample_program(n, envs if use_cer else 0, batch_size, batches, use_cer)
     return lambda rng, frame: program(rng, frame, envs, rows)
 
 
@@ -174,9 +174,9 @@ def test_a_ring_that_is_too_small_says_so(max_size, rollout, batch, n, envs, wor
 def test_only_written_rows_are_drawn(seed, shape, rollouts, kind):
     n, use_cer = kind
     steps, envs, held = shape
-    newest, rows = steps * envs, steps * envs * held
-    frame = newest * rollouts
-    drawn = np.asarray(sampler(n, envs, rows, newest, use_cer=use_cer)(jax.random.key(seed), frame))
+    rows = steps * envs * held
+    frame = steps * envs * rollouts
+    drawn = np.asarray(sampler(n, envs, rows, use_cer=use_cer)(jax.random.key(seed), frame))
     assert drawn.shape == (4, 8)
     assert drawn.dtype == np.int32
     written = {number % rows for number in range(max(0, frame - rows), frame)}
@@ -191,7 +191,7 @@ def test_only_written_rows_are_drawn(seed, shape, rollouts, kind):
 
 @pytest.mark.parametrize(("frame", "n"), [(12, 1), (40, 1), (400, 1), (400, 3)])
 def test_draws_are_uniform_over_what_was_written(frame, n):
-    drawn = np.asarray(sampler(n, 2, 40, 4, batch_size=100, batches=200)(jax.random.key(frame + n), frame)).ravel()
+    drawn = np.asarray(sampler(n, 2, 40, batch_size=100, batches=200)(jax.random.key(frame + n), frame)).ravel()
     ages = (frame - 1 - drawn) % 40
     youngest, oldest = 2 * (n - 1), min(frame, 40)
     counts = np.bincount(ages, minlength=40)
@@ -202,22 +202,41 @@ def test_draws_are_uniform_over_what_was_written(frame, n):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("batch_size", [4, 16])
-def test_combined_experience_replay_puts_the_newest_into_every_batch(batch_size, n):
-    newest, envs, rows, frame = 8, 2, 64, 136
-    drawn = np.asarray(sampler(n, envs, rows, newest, batch_size, 50, use_cer=True)(jax.random.key(0), frame))
+@pytest.mark.parametrize(("batch_size", "envs", "fresh"), [(4, 1, 1), (16, 2, 2), (9, 8, 4), (8, 8, 4), (2, 8, 1)])
+def test_combined_experience_replay_puts_the_newest_step_into_every_batch_and_replays_the_rest(
+    batch_size, envs, fresh, n
+):
+    rows, frame = 64, 136
+    drawn = np.asarray(sampler(n, envs, rows, batch_size, 400, use_cer=True)(jax.random.key(0), frame))
     last = frame - 1 - (n - 1) * envs  # the newest whose n-step window is complete
-    wanted = {number % rows for number in range(last, last - min(newest, batch_size), -1)}
-    assert all(wanted <= set(batch) for batch in drawn)
-    plain = np.asarray(sampler(n, envs, rows, newest, batch_size, 50)(jax.random.key(0), frame))
+    wanted = {number % rows for number in range(last, last - fresh, -1)}
+    assert all(wanted == set(batch[:fresh]) for batch in drawn)
+    plain = np.asarray(sampler(n, envs, rows, batch_size, 400)(jax.random.key(0), frame))
     assert not all(wanted <= set(batch) for batch in plain)
-    if batch_size > newest:  # and the rest is drawn as ever
-        rest = (frame - 1 - drawn[:, newest:]) % rows
-        assert stats.kstest(rest.ravel() / rows, "uniform").pvalue > FAIR
+    rest = (frame - 1 - drawn[:, fresh:]) % rows  # at least half of the batch, drawn as ever
+    assert 2 * rest.shape[1] >= batch_size
+    np.testing.assert_array_equal(drawn[:, fresh:], plain[:, fresh:])
+    assert stats.chisquare(np.bincount(rest.ravel(), minlength=rows)[(n - 1) * envs :]).pvalue > FAIR
+
+
+def test_combined_experience_replay_leaves_something_to_replay_in_the_first_batches():
+    for frame in range(4, 64, 4):
+        drawn = np.asarray(sampler(1, 4, 64, 8, 200, use_cer=True)(jax.random.key(frame), frame))
+        assert set(drawn.ravel()) == set(range(frame))
+        assert all(set(batch[:4]) == set(range(frame - 4, frame)) for batch in drawn)
+
+
+def test_a_batch_of_one_cannot_hold_the_newest_beside_another():
+    env = vectorize(Env(lambda key: None, lambda key, state, action: None, Box(-1, 1, (2,)), Discrete(2)), 3)
+    with pytest.raises(SpecError, match="at least 2 with use_cer") as error:
+        replay.make(Replay(batch_size=1, use_cer=True), env, 3)
+    assert error.value.path == "agent.memory.batch_size"
+    replay.make(Replay(batch_size=1), env, 3)
+    replay.make(Replay(batch_size=2, use_cer=True), env, 3)
 
 
 def test_two_keys_draw_differently_and_one_key_the_same():
-    draw = sampler(1, 2, 64, 4)
+    draw = sampler(1, 2, 64)
     one, again, other = (np.asarray(draw(jax.random.key(k), 100)) for k in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
@@ -351,7 +370,7 @@ def learning_loop(n, sample_first=False):
         def step(carry, key):
             old, frame = carry
             ring, frame = replay.add(old, rollout, frame), frame + ENVS
-            index = replay.sample_indices(spec, key, 1, rows=ROWS, num_envs=ENVS, newest=ENVS, frame=frame)[0]
+            index = replay.sample_indices(spec, key, 1, rows=ROWS, num_envs=ENVS, frame=frame)[0]
             read = old if sample_first else ring
             batch = replay.gather(spec, read, index, GAMMA, num_envs=ENVS, frame=frame)
             return (ring, frame), batch.r_t.sum() + batch.obs.sum() + batch.final_obs.sum()

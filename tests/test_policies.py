@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from slmjax.algos import ppo
+from slmjax.envs import make_env
+from slmjax.nets.mlp import MLPNet
 from slmjax.policies.distributions import Argmax, Categorical, Normal, SquashedNormal, action_head
 from slmjax.policies.exploration import POLICIES, boltzmann, epsilon_greedy
-from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError
+from slmjax.spec.sections import EnvSpec
+from slmjax.types import HP, Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError
 
 FAIR, ABSURD = (
     1e-3,
@@ -330,6 +334,33 @@ def test_a_head_that_does_not_fit_says_why(pdtype, space, said):
     assert repr(pdtype) in str(error.value)
 
 
+def test_a_policy_gradient_is_refused_a_distribution_that_it_cannot_learn():
+    env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
+    with pytest.raises(SpecError, match=r"\(default, Categorical\), got 'Argmax'") as error:
+        ppo.make(HP(ppo.PPOKeys(action_pdtype="Argmax"), (), MLPNet()), env)
+    assert error.value.path == "agent.algorithm.action_pdtype"
+    for name in ("default", "Categorical"):
+        ppo.make(HP(ppo.PPOKeys(action_pdtype=name), (), MLPNet()), env)
+    with pytest.raises(SpecError, match=r"It takes: default, Categorical\."):  # nor is it offered
+        action_head("Argmx", Discrete(3), learnable=True)
+
+
+@pytest.mark.parametrize(("pdtype", "space"), HEADS)
+def test_a_distribution_is_learnable_exactly_where_its_log_probabilities_have_a_gradient(pdtype, space):
+    space, kind, width, _ = HEADS[pdtype, space]
+    output = np.random.default_rng(0).normal(size=width).astype(np.float32)
+    distribution = lambda x: action_head(pdtype, space).distribution(x[None], jnp.zeros(space.shape))  # noqa: E731
+    raw = jnp.zeros_like(distribution(output).mode())
+    slope = jax.grad(lambda x: jnp.nan_to_num(distribution(x).log_prob(raw))[0])(output)
+    if kind is Argmax:
+        assert not slope.any()
+        with pytest.raises(SpecError):
+            action_head(pdtype, space, learnable=True)
+    else:
+        assert slope.any()
+        assert action_head(pdtype, space, learnable=True).width == width
+
+
 # ------------------------------------------------------------------------------------------------------- exploration
 
 SCORES = jnp.array([0.1, -2.0, 3.0, 0.5, 3.0])  # the best is a tie of 2 and 4
@@ -369,6 +400,16 @@ def test_epsilon_greedy_explores_as_often_as_epsilon_says(epsilon):
     if epsilon not in (0.0, 1.0):
         mutant = coin_reused(jnp.broadcast_to(SCORES, (50_000, 5)), epsilon, jax.random.key(2))
         assert chi_square(mutant, p) < ABSURD
+
+
+@pytest.mark.parametrize(("epsilon", "meant"), [(1.5, 1.0), (40.0, 1.0), (-0.5, 0.0)])
+def test_an_epsilon_beyond_its_limits_is_the_nearer_of_them(epsilon, meant):
+    draws = explored(epsilon, jax.random.key(3))
+    np.testing.assert_array_equal(draws, explored(meant, jax.random.key(3)))
+    assert chi_square(draws, np.eye(5)[GREEDY] if meant == 0 else np.full(5, 0.2)) > FAIR
+    if meant:  # the mutant: a draw divided by an epsilon above 1 never reaches the last actions
+        draw = np.asarray(jax.random.uniform(jax.random.key(3), (50_000,)))
+        assert chi_square(np.int32(draw / epsilon * 5), np.full(5, 0.2)) < ABSURD
 
 
 @pytest.mark.parametrize("actions", [2, 3, 7, 18])

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from slmjax import registry
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec
 from slmjax.policies.schedules import NAMES, Schedule, at, final, value
+from slmjax.spec import load_spec
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP
+from slmjax.types import HP, SpecError
 
 START, END = 100.0, 300.0  # frames
 DECAYS = [name for name in NAMES if name != "no_decay"]
@@ -109,6 +111,46 @@ def test_an_empty_interval_is_a_step(name):
         got = [float(worth(schedule(name, 1.0, 0.25, 100.0, end_step), f)) for f in (0, 99, 100, 101, 10**6)]
         assert got == [1.0, 1.0, 0.25, 0.25, 0.25]
     assert float(value(Schedule(start_val=1.0, end_val=0.5), 0)) == 0.5  # no interval at all: it is over from the start
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_a_decay_that_goes_nowhere_is_refused_when_it_is_checked(name):
+    for start_step, end_step in ((0.0, 0.0), (100.0, 100.0), (100.0, 50.0)):
+        with pytest.raises(ValueError, match=f"expected an end_step after start_step {start_step:g}, got {end_step:g}"):
+            schedule(name, 1.0, 0.0, start_step, end_step).check()
+    with pytest.raises(ValueError, match=f"expected an end_val .*{name}"):
+        schedule(name, 1.0, None).check()
+    schedule(name, 1.0, 0.0).check()
+    schedule("no_decay", 1.0, None, 100.0, 0.0).check()
+
+
+@pytest.mark.parametrize("name", registry.names("algorithm"))
+def test_a_learning_rate_that_would_be_zero_from_the_start_does_not_load(name):
+    lr = {"name": "linear_decay", "start_val": 1e-3, "end_val": 0}
+    spec = {"agent": {"algorithm": {"name": name}}, "env": {"name": "CartPole-v1", "max_frame": 2000}}
+    defaults = jax.tree.leaves(load_spec(spec).hp, is_leaf=lambda x: isinstance(x, Schedule))
+    for default in (x for x in defaults if isinstance(x, Schedule)):
+        default.check()
+    spec["agent"]["net"] = {"optim_spec": {"lr": lr}}
+    with pytest.raises(
+        SpecError, match=r"^agent\.net\.optim_spec\.lr: expected an end_step after start_step 0, got 0$"
+    ):
+        load_spec(spec)
+    spec["agent"]["net"] = {"optim_spec": {"lr": lr | {"end_step": 2000}}}
+    assert float(value(load_spec(spec).hp.net.optim_spec.lr, 1000)) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize("low", ["optim_spec.lr", "critic_optim_spec.lr", "entropy_coef_spec"])
+def test_rates_and_coefficients_below_zero_do_not_load(low):
+    path = "agent.algorithm.entropy_coef_spec" if low == "entropy_coef_spec" else f"agent.net.{low}"
+    spec = {"agent": {"algorithm": {"name": "PPO"}}, "env": {"name": "CartPole-v1", "max_frame": 2000}}
+    rising, falling = "{start_val: -1, end_val: 1, end_step: 9}", "{start_val: 1, end_val: -1, end_step: 9}"
+    for written, place in (("-1e-3", ""), (rising, ".start_val"), (falling, ".end_val")):
+        with pytest.raises(SpecError) as error:
+            load_spec(spec, overrides=[f"{path}={written}"])
+        assert error.value.path == path + place
+        assert "a number >= 0" in str(error.value)
+    load_spec(spec, overrides=[f"{path}=0"])
 
 
 # ---------------------------------------------------------------------------------------- what SLM Lab's schedules did

@@ -217,6 +217,8 @@ class TestStatistics:
 
         def watch(run):
             nonlocal best, kept
+            if run.frame % 256:
+                return True  # a visit within a row
             reward = run.history.columns["total_reward"][0, -1]
             if run.history.columns["epi"][0, -1] >= WINDOW and reward >= best:
                 best, kept = reward, host(jax.tree.map(lambda x: x[0], run.sessions.agent.learner))
@@ -256,3 +258,44 @@ class TestFailure:
         lost = next(iter(result.failed))
         assert (result.df[result.df.session == lost].frame < result.failed[lost]).all()
         assert result.best().state is not None
+
+
+class TestRows:
+    """A segment may stop anywhere between two iterations; what is learned and logged does not show where."""
+
+    def test_a_row_may_be_left_open_and_ended_later(self):
+        trial = trial_of("DQN")
+        whole, rows = trial.population.segment(trial.population.init(trial.keys, trial.hp), trial.hp, 0, 512)
+        parts = trial.population.init(trial.keys, trial.hp)
+        logs = []
+        for frame, stop in ((0, 16), (16, 240), (240, 272), (272, 512)):
+            parts, some = trial.population.segment(parts, trial.hp, frame, stop, close=False)
+            ended = stop // 256 - frame // 256
+            logs += [{name: np.asarray(x)[:, i] for name, x in some.items()} for i in range(ended)]
+        assert same(whole, parts)
+        assert len(logs) == 2
+        for i, log in enumerate(logs):
+            assert all(np.array_equal(np.asarray(rows[name])[:, i], value) for name, value in log.items())
+
+    def test_the_driver_visits_within_a_long_row(self):
+        trial = trial_of("PPO", frames=8192, meta={"log_frequency": 8192})
+        visits = []
+        run = learn(trial, start(trial), lambda run: visits.append(run.frame) or True)
+        assert visits[0] == 128
+        assert len(visits) > 2
+        assert run.history.columns["frame"][0].tolist() == [8192]
+        assert same(trial.population.unpad(run.sessions), run_to(trial, 8192))
+
+    def test_a_stop_within_a_row_is_kept_and_continued(self):
+        trial = trial_of("PPO", meta={"log_frequency": 1024})
+        run = learn(trial, start(trial), lambda run: False)
+        assert (run.frame, run.history.rows) == (128, 0)
+        run = learn(trial, run, lambda run: True)
+        assert same(trial.population.unpad(run.sessions), run_to(trial, 1024))
+
+    @pytest.mark.parametrize(("frame", "stop"), [(0, 8), (8, 16), (0, 256 * 101)])
+    def test_a_segment_that_cannot_be_is_refused(self, frame, stop):
+        trial = trial_of("DQN", 1)
+        sessions = trial.population.init(trial.keys, trial.hp)
+        with pytest.raises(ValueError, match="expected"):
+            trial.population.segment(sessions, trial.hp, frame, stop)

@@ -357,7 +357,8 @@ def test_the_one_named_spec_of_a_file_needs_no_name(write):
         ("agent.algorithm.explore_var_spec=0.5", "agent.algorithm.explore_var_spec", 0.5),
         ("agent.algorithm.explore_var_spec.end_step=5", "agent.algorithm.explore_var_spec",
          Schedule(start_val=1.0, end_val=0.1, end_step=5.0)),
-        ("agent.net.optim_spec.lr.start_val=0.5", "agent.net.optim_spec.lr", Schedule(start_val=0.5)),
+        ("agent.net.optim_spec.lr={name: no_decay, start_val: 0.5}", "agent.net.optim_spec.lr",
+         Schedule(name="no_decay", start_val=0.5)),
     ],
 )  # fmt: skip
 def test_set_overrides_any_key_written_or_not(write, override, path, value):
@@ -380,8 +381,8 @@ def test_set_changes_one_key_of_a_written_mapping_and_the_last_one_wins(write):
 
 
 def test_a_written_schedule_takes_nothing_from_the_default_one(write):
-    written = minimal(agent__algorithm__explore_var_spec={"start_val": 0.3})
-    assert load_spec(written).agent.algorithm.explore_var_spec == Schedule(start_val=0.3)
+    written = minimal(agent__algorithm__explore_var_spec={"name": "no_decay", "start_val": 0.3})
+    assert load_spec(written).agent.algorithm.explore_var_spec == Schedule(name="no_decay", start_val=0.3)
 
 
 def test_set_of_a_search_key_keeps_its_dots(write):
@@ -531,6 +532,12 @@ meta:
         ("algorithm", "explore_var_spec: {start_val: 1, name: linear}", 4,
          ["'no_decay', 'linear_decay'", "got 'linear'"]),
         ("algorithm", "explore_var_spec:\n      start_val: 1\n      end_stp: 2", 6, ["end_stp", "'end_step'"]),
+        ("algorithm", "explore_var_spec: {start_val: 1, end_val: 0}", 4,
+         ["agent.algorithm.explore_var_spec: expected an end_step after start_step 0, got 0"]),
+        ("algorithm", "explore_var_spec: {start_val: 1, end_val: 0, start_step: 2e6, end_step: 1e6}", 4,
+         ["expected an end_step after start_step 2000000, got 1000000"]),
+        ("algorithm", "explore_var_spec: {start_val: 1, end_step: 9, name: rate_decay}", 4,
+         ["agent.algorithm.explore_var_spec: expected an end_val", "rate_decay", "got null"]),
         ("memory", "batch_size: -1", 7, ["agent.memory.batch_size", "an integer >= 1", "got -1"]),
         ("memory", "batch: 1", 7, ["unknown key 'batch'", "Did you mean 'batch_size'?"]),
         ("net", "hid_layers: 64", 10, ["agent.net.hid_layers", "a list of integers", "got 64"]),
@@ -548,6 +555,9 @@ meta:
         ("env", "kwargs: [1]", 14, ["env.kwargs", "a mapping or null", "got a list"]),
         ("env", "kwargs: {a: {b: .inf}}", 14, ["env.kwargs.a.b", "finite"]),
         ("meta", "seed: -1", 17, ["meta.seed", "an integer >= 0", "got -1"]),
+        ("meta", "seed: 4294967296", 17, ["meta.seed", "<= 4294967295", "got 4294967296"]),
+        *[("meta", f"{key}: 2147483648", 17, [f"meta.{key}", "<= 2147483647"])
+          for key in ("log_frequency", "eval_frequency", "checkpoint_frequency")],
         ("meta", "a: 1\n  seeed: 2\n  c: 3", 17, ["'a'", "'seeed'", "Did you mean 'seed'?", "'c'"]),
     ],
 )  # fmt: skip
@@ -586,13 +596,17 @@ def test_each_mistake_says_where_which_what_and_what_is_near(write, section, lin
         ({"agent__net__type": "MLP"}, ["agent.net.type", "unknown net 'MLP'", "Did you mean 'MLPNet'?"]),
         ({"agent__net__name": "MLPNet"}, ["agent.net.name", "unknown key 'name'", "type"]),
         ({"env__name": "CartPole-v0"}, ["env.name", "unknown env 'CartPole-v0'", "Did you mean 'CartPole-v1'?"]),
-        ({"env": {"name": "CartPole-v1"}}, ["env", "missing required key 'max_frame' (an integer >= 1)"]),
+        ({"env": {"name": "CartPole-v1"}}, ["env", "missing required key 'max_frame' (an integer >= 1 and <= 2147483647)"]),
         ({"search": [1]}, ["search", "expected a mapping", "got a list"]),
         ({"search": {"x": math.nan}}, ["search.x", "finite"]),
         ({"meta": 3}, ["meta", "expected a mapping", "got 3"]),
         ({"nmae": "x"}, ["unknown key 'nmae'", "Did you mean 'name'?"]),
         ({"name": "a/b"}, ["name", "folder", "got 'a/b'"]),
         ({"name": ".."}, ["name", "folder"]),
+        ({"env__max_frame": 2**31}, ["env.max_frame", ">= 1 and <= 2147483647", "got 2147483648"]),
+        ({"name": "x" * 101}, ["name", "folder", "at most 100 bytes"]),
+        ({"name": "\u00e9" * 51}, ["name", "folder", "at most 100 bytes"]),
+        ({"name": "\u8a9e" * 34}, ["name", "folder", "at most 100 bytes"]),
         ({"name": {"a": 1}}, ["name", "expected a string"]),
         ({"env__kwargs": {"x": object()}}, ["env.kwargs.x", "plain value", "object"]),
         ({"env__kwargs": {"x": {1, 2}}}, ["env.kwargs.x", "plain value", "set"]),
@@ -616,6 +630,20 @@ def test_mistakes_in_a_dict_say_the_key(changes, parts):
     said = message(minimal(**changes))
     assert all(part in said for part in parts), said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["x" * 100, "\u00e9" * 50, "\u8a9e" * 33])
+def test_a_name_of_a_hundred_bytes_is_still_a_name(name, tmp_path):
+    assert load_spec(minimal(name=name)).name == name
+    (tmp_path / f"{name}_2026_01_01_000000").mkdir()
+
+
+def test_the_largest_seed_and_budget_are_taken_and_a_larger_seed_would_be_another_of_them():
+    spec = load_spec(minimal(meta__seed=2**32 - 1, env__max_frame=2**31 - 1))
+    assert (spec.meta.seed, spec.env.max_frame) == (2**32 - 1, 2**31 - 1)
+    data = lambda seed: jax.random.key_data(jax.random.key(seed)).tolist()  # noqa: E731
+    assert data(2**32 - 1) != data(0)
+    assert data(2**32) == data(0)
 
 
 def test_a_cyclic_dict_is_an_error():
@@ -770,7 +798,7 @@ PLAIN = st.recursive(
     kwargs=st.none() | st.dictionaries(WORDS, PLAIN, max_size=3),
     search=st.none() | st.dictionaries(WORDS, PLAIN, max_size=3),
     layers=st.lists(st.integers(1, 2**40), max_size=4),
-    seed=st.integers(0, 2**63 - 1),
+    seed=st.integers(0, 2**32 - 1),
 )
 @example(gamma=1e-3, lam=-0.0, label="1e-3", kwargs={"": [{"": "${"}]}, search={"x": 1e300}, layers=[], seed=0)
 def test_dump_and_load_is_the_identity(tmp_path_factory, gamma, lam, label, kwargs, search, layers, seed):

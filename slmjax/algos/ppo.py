@@ -51,7 +51,7 @@ class PPOKeys:
     gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
     lam: float = key(default=0.95, doc="lambda of generalised advantage estimation", low=0, high=1)
     clip_eps_spec: float | Schedule = key(default=0.2, doc="how far the probability ratio may move", low=0)
-    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus")
+    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
     val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
     time_horizon: int = key(default=128, doc="steps of each environment in a rollout", low=1)
     minibatch_size: int = key(default=128, doc="transitions of one gradient step", low=1)
@@ -96,7 +96,8 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """A PPO agent.
 
     Raises:
-        SpecError: a rollout that does not divide into minibatches, or a distribution that does not fit.
+        SpecError: a rollout that does not divide into minibatches, minibatches of one whose advantages are to be
+            standardised, or a distribution that does not fit or cannot be learned.
     """
     alg, size = hp.algorithm, hp.algorithm.time_horizon * env.num_envs
     if size % alg.minibatch_size:
@@ -105,11 +106,17 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             f"got {alg.minibatch_size}.",
             "agent.algorithm.minibatch_size",
         )
+    if alg.minibatch_size == 1 and alg.normalize_advantages:
+        raise SpecError(
+            "expected at least 2 with normalize_advantages (the standardised advantage of one sample is always 0), "
+            "got 1.",
+            "agent.algorithm.minibatch_size",
+        )
     if alg.normalize_obs and not (
         isinstance(env.observation_space, Box) and env.observation_space.dtype == jnp.float32
     ):
         raise SpecError(f"expected float observations, got {env.observation_space}.", "agent.algorithm.normalize_obs")
-    head = action_head(alg.action_pdtype, env.action_space)
+    head = action_head(alg.action_pdtype, env.action_space, learnable=True)
     net = build_actor_critic(hp.net, env.observation_space, head, env.action_space.shape)
     gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
 

@@ -19,7 +19,8 @@ def make_env(spec: EnvSpec) -> VectorEnv:
     handed the one in the spec.
 
     Raises:
-        SpecError: no such environment, an argument that it does not have, or a broken contract.
+        SpecError: no such environment, an argument that it does not have, whatever it raises when it is made, or a
+            broken contract.
     """
     try:
         found = registry.resolve("env", spec.name)
@@ -46,7 +47,13 @@ def _call(found: Any, name: str, kwargs: dict[str, Any]) -> Any:
         )
     positional = _takes_name(found)
     _check_signature(found, name, kwargs)
-    return found(name, **kwargs) if positional else found(**kwargs)
+    try:
+        return found(name, **kwargs) if positional else found(**kwargs)
+    except SpecError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SpecError(f"{name} could not be made; it raised {said}", "env.name") from error
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -17,6 +17,7 @@ from slmjax.lab.loop import Run
 from slmjax.types import PyTree, UserError
 
 KEEP = 2
+_NO_ROWS = "no rows yet"
 
 
 class Checkpoints:
@@ -25,7 +26,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         """`folder` need not exist yet."""
         self.folder = folder
-        self.damaged: dict[int, str] = {}  # frame -> what is wrong with the checkpoint of that frame
+        self.damaged: dict[int, str] = {}  # frame -> what was wrong with the checkpoint of that frame
         self._manager: Any = None
 
     def _open(self) -> Any:
@@ -43,24 +44,27 @@ class Checkpoints:
         return self._open().latest_step()
 
     def save(self, trial: Trial, run: Run) -> None:
-        """Copies a run to the host and writes it in the background; a checkpoint of that frame is not written twice."""
+        """Copies a run to the host and writes it in the background; a checkpoint of that frame is not written twice.
+
+        Raises:
+            OSError: an earlier one could not be written (the disk is full).
+        """
         import orbax.checkpoint as ocp
 
         manager = self._open()
-        if run.frame in self.damaged:
-            manager.delete(run.frame)
-            del self.damaged[run.frame]
-        elif manager.latest_step() == run.frame:
+        if manager.latest_step() == run.frame:
             return
         sessions = _to_host(trial.population.unpad(run.sessions))
-        history = {name: np.array(values) for name, values in run.history.columns.items()}
+        # Orbax writes no empty mapping, and before the first row ends there is nothing to write.
+        history = {name: np.array(values) for name, values in run.history.columns.items()} or {_NO_ROWS: np.zeros(1)}
         about = {"frame": run.frame, "wall_t": run.history.wall_t, "sessions": run.history.size}
         args = ocp.args.Composite(
             sessions=ocp.args.StandardSave(sessions),
             history=ocp.args.StandardSave(history),
             about=ocp.args.JsonSave(about),
         )
-        manager.save(run.frame, args=args)
+        if not manager.save(run.frame, args=args):
+            raise OSError(f"the checkpoint of frame {run.frame} was refused: a later one is there")
 
     def load(self, trial: Trial) -> Run:
         """The newest run that can be read; unreadable ones are noted in `damaged` and passed over.
@@ -70,11 +74,15 @@ class Checkpoints:
         """
         for step in sorted(self._open().all_steps(), reverse=True):
             try:
-                return self._restore(trial, step)
+                run = self._restore(trial, step)
             except UserError:
                 raise
             except Exception as error:  # whatever Orbax says of a damaged file, the one before may be whole
                 self.damaged[step] = (str(error) or repr(error)).splitlines()[0]
+                continue
+            for damaged in self.damaged:
+                self._open().delete(damaged)  # Orbax keeps nothing older than its newest step
+            return run
         raise UserError(
             "no readable checkpoint:\n  " + "\n  ".join(f"{self.folder / str(f)}: {e}" for f, e in self.damaged.items())
         )
@@ -86,7 +94,7 @@ class Checkpoints:
         readers = (ocp.args.StandardRestore(), ocp.args.StandardRestore(), ocp.args.JsonRestore())
         found = self._open().restore(step, args=ocp.args.Composite(**dict(zip(names, readers, strict=True))))
         sessions = trial.population.pad(_from_host(found["sessions"], trial))
-        columns = {name: np.array(values) for name, values in found["history"].items()}
+        columns = {name: np.array(values) for name, values in found["history"].items() if name != _NO_ROWS}
         return Run(step, sessions, History(trial.population.size, found["about"]["wall_t"], columns))
 
     def close(self) -> None:

@@ -73,7 +73,8 @@ def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
 
     def visit(run: Run) -> bool:
         kept[:] = [jax.tree.map(jnp.copy, run.sessions), run.frame]
-        say(_row(run))
+        if run.history.rows and run.history.columns["frame"][0, -1] == run.frame:
+            say(_row(run))
         return True
 
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def _config(name: str) -> Any:
@@ -41,16 +42,18 @@ def cache_folder() -> Path:
 def cache_programs() -> None:
     """Keeps compiled programs on disk, per user and unreadable to others: who can write there can run code here.
 
-    Does nothing where a cache is configured already, or the folder cannot be made (a run must not fail for that).
+    A folder made here has mode 0700. One that was there keeps its own, so let `SLMJAX_CACHE` name one of yours. Does
+    nothing where a cache is configured or turned off already, or the folder cannot be made (a run must not fail for
+    that).
     """
-    if _config("jax_compilation_cache_dir"):
+    if _config("jax_compilation_cache_dir") or not _config("jax_enable_compilation_cache"):
         return
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX looks once, at its first compilation, whether there is a cache

@@ -1,5 +1,6 @@
 """The folder that a run writes: names that scripts may depend on, and the manifest that says how it came about."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -7,6 +8,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,26 @@ def write_spec(spec: Spec, folder: Path) -> None:
     part = path.with_suffix(".part")
     part.write_text(dump_spec(spec), encoding="utf-8")
     part.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While it lasts, no other process can write this run.
+
+    Raises:
+        UserError: another process does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a Unix: nobody can tell
+        yield
+        return
+    with (folder / "log" / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is writing the run in {folder}.") from error
+        yield
 
 
 def find_spec(folder: Path) -> Path:

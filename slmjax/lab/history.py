@@ -26,15 +26,23 @@ class History:
         """Number of rows."""
         return self.columns["frame"].shape[1] if self.columns else 0
 
-    def append(self, program: Program, rows: dict[str, np.ndarray], start: int, stop: int, seconds: float) -> None:
-        """Adds what `segment` returned between two frames; time is shared out evenly over those frames."""
+    def append(
+        self, program: Program, rows: dict[str, np.ndarray], start: int, stop: int, seconds: float, close: bool
+    ) -> None:
+        """Adds the rows that ended between two frames; time is shared out evenly over frames."""
         step = program.row_frames
-        count = -(-stop // step) - start // step
-        frame = np.minimum((start // step + 1 + np.arange(count)) * step, stop)
+        frame = np.arange(start // step + 1, stop // step + 1) * step
+        frame = np.append(frame, stop) if close and stop % step else frame
+        clock = self.wall_t + seconds * (frame - start) / max(stop - start, 1)
+        self.wall_t += seconds
+        count = len(frame)
+        if count == 0:
+            return
+        before = [self.columns[name][0, -1] if self.columns else 0 for name in ("frame", "wall_t")]
         fresh = {
             "frame": frame,
-            "wall_t": self.wall_t + seconds * (frame - start) / max(stop - start, 1),
-            "fps": np.full(count, (stop - start) / max(seconds, 1e-9)),
+            "wall_t": clock,
+            "fps": np.diff(frame, prepend=before[0]) / np.maximum(np.diff(clock, prepend=before[1]), 1e-9),
             "opt_step": np.maximum(frame // program.iteration_frames - program.warmup_iterations, 0)
             * program.opt_steps,
         }
@@ -46,7 +54,6 @@ class History:
             name: np.concatenate([self.columns[name], values], 1) if self.columns else np.array(values)
             for name, values in fresh.items()
         }
-        self.wall_t += seconds
 
     def note_evaluation(self, returns: np.ndarray) -> None:
         """Writes an evaluation `[S, episodes]` into the newest row."""

@@ -1,9 +1,9 @@
 """The one loop of the lab: segments of a population, and a visit after each.
 
-A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How many rows a segment spans
-follows the clock (about half a second), so a visit costs nothing worth naming; what a session learns does not depend
-on it, because rows are computed inside the program. Evaluations and checkpoints that the spec asks for at certain
-frames happen at those frames.
+A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How far a segment reaches
+follows the clock (about half a second), so a visit costs nothing worth naming and a signal is soon heard; what a
+session learns and logs does not depend on it, because rows are kept inside the program. Evaluations and checkpoints
+that the spec asks for at certain frames happen at those frames.
 """
 
 import time
@@ -15,7 +15,7 @@ import numpy as np
 
 from slmjax.lab.build import Trial, budget
 from slmjax.lab.history import History
-from slmjax.session import MAX_ROWS, Session
+from slmjax.session import MAX_ROWS, Program, Session
 
 VISIT_SECONDS = 0.5
 
@@ -48,31 +48,41 @@ def compile_segment(trial: Trial, run: Run) -> tuple[Run, float]:
 def learn(trial: Trial, run: Run, visit: Visit) -> Run:
     """Continues a run to its budget, or until `visit` says no."""
     program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
-    rows = 1
+    wish = program.iteration_frames
     while run.frame < end:
         marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
-        stop = min([(run.frame // program.row_frames + rows) * program.row_frames, end, *marks])
+        stop = min([_reach(program, run.frame, wish), end, *marks])
         began = time.perf_counter()
-        sessions, rows_out = trial.population.segment(run.sessions, trial.hp, run.frame, stop)
-        logs = {name: np.asarray(values) for name, values in rows_out.items()}
+        sessions, rows = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end)
+        logs = {name: np.asarray(values) for name, values in rows.items()}
         seconds = time.perf_counter() - began
-        run.history.append(program, logs, run.frame, stop, seconds)
-        if stop == end or _crossed(run.frame, stop, meta.eval_frequency):
+        run.history.append(program, logs, run.frame, stop, seconds, stop == end)
+        if stop == end or _crossed(run.frame, stop, meta.eval_frequency, program.row_frames):
             returns = trial.population.evaluate(sessions, trial.hp, stop, False)
             run.history.note_evaluation(np.asarray(returns))
-        done = max(1, -(-stop // program.row_frames) - run.frame // program.row_frames)
-        rows = int(np.clip(VISIT_SECONDS / max(seconds / done, 1e-9), 1, min(4 * rows, MAX_ROWS)))
+        pace = (stop - run.frame) / max(seconds, 1e-9)
+        wish = int(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)))
         run = Run(stop, sessions, run.history)
         if not visit(run):
             break
     return run
 
 
+def _reach(program: Program, frame: int, wish: int) -> int:
+    """Where a segment of about `wish` frames ends: at the end of a row if it spans one, else of an iteration."""
+    row, size = program.row_frames, program.iteration_frames
+    boundary = min((frame + wish) // row, frame // row + MAX_ROWS) * row
+    if boundary > frame:
+        return boundary
+    return min(frame + max(wish // size, 1) * size, (frame // row + 1) * row)
+
+
 def _next(frame: int, period: int, row_frames: int) -> int:
-    """The end of the row in which the next multiple of `period` lies."""
-    mark = (frame // period + 1) * period
+    """The end of the row in which the next multiple of `period` after the row of `frame` lies."""
+    mark = (frame // row_frames * row_frames // period + 1) * period
     return -(-mark // row_frames) * row_frames
 
 
-def _crossed(before: int, now: int, period: int | None) -> bool:
-    return period is not None and now // period > before // period
+def _crossed(before: int, now: int, period: int | None, row_frames: int) -> bool:
+    """Whether a row ended in which a multiple of `period` lies."""
+    return period is not None and now >= _next(before, period, row_frames)

@@ -1,7 +1,10 @@
 """Training without files: a spec in, returns, tables and policies out."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+import signal
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,34 +14,56 @@ from slmjax.lab import devices
 from slmjax.lab.build import Trial, budget, make_agent, make_trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run, compile_segment, learn, start
-from slmjax.lab.progress import Progress
+from slmjax.lab.progress import Progress, mean_return
 from slmjax.lab.report import session_tables
+from slmjax.lab.stop import StopRequest
 from slmjax.policies import schedules
+from slmjax.spec.errors import brief, fail
 from slmjax.spec.sections import Spec
-from slmjax.types import HP, Agent, AgentState, Key, PyTree
+from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Policy(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
     """What one session learned: call it with observations `[E, ...]` to get actions `[E, ...]`.
 
+    The first call compiles, once for all policies of a `Result`. It may be part of what you `jit` and `vmap`.
+
     Attributes:
+        label: whose it is, for people.
         agent: the pure functions it came from.
         state: the learner, without its memory.
         hp: hyperparameters at the end of training.
     """
 
+    label: str
     agent: Agent
     state: AgentState
     hp: HP
 
+    def __repr__(self) -> str:
+        return f"Policy({self.label})"
+
     def __call__(self, obs: PyTree, key: Key | None = None) -> PyTree:
         """Greedy actions; with a key, actions as in training (sampled, exploring)."""
-        num_envs = jax.tree.leaves(obs)[0].shape[0]
-        used = jax.random.key(0) if key is None else key
-        return self.agent.act(self.state, obs, self.agent.carry(num_envs), used, self.hp, key is None)[0]
+        return _act(self.agent, self.state, obs, self.hp, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _act(agent: Agent, state: AgentState, obs: PyTree, hp: HP, key: Key | None) -> PyTree:
+    num_envs = jax.tree.leaves(obs)[0].shape[0]
+    used = jax.random.key(0) if key is None else key
+    return agent.act(state, obs, agent.carry(num_envs), used, hp, key is None)[0]
+
+
+def _alone(x: Array) -> Array:
+    """An array free of the devices of its population, so that it is computed with where the observations are."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_alone(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+    return jnp.asarray(np.asarray(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +73,8 @@ class Result:
     Attributes:
         spec: what was run.
         sessions: the final `Session` pytree, `[S, ...]`.
-        history: the log rows.
-        frame: frames of each session.
+        history: the log rows, those of failed sessions included.
+        frame: frames of each session; fewer than the budget where training was interrupted.
     """
 
     spec: Spec
@@ -57,20 +82,47 @@ class Result:
     history: History
     frame: int
 
+    def __repr__(self) -> str:
+        done = Run(self.frame, self.sessions, self.history)
+        parts = [
+            f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}",
+            f"sessions={self.history.size}",
+            f"frame={self.frame}" + f" of {self.spec.env.max_frame}" * (self.frame < self.spec.env.max_frame),
+            f"mean_return={mean_return(done):.6g}",
+            f"failed={len(self.failed)}",
+        ]
+        return f"Result({', '.join(parts)})"
+
     @property
     def returns(self) -> np.ndarray:
-        """`total_reward` of each session at each log row, `[S, rows]`."""
-        return self.history.columns["total_reward"]
+        """`total_reward` of each session at each log row, `[S, rows]`: average with `np.nanmean`.
+
+        NaN before the first episode of a session has ended, and from the row on in which it failed.
+        """
+        return self._sound("total_reward")
 
     @property
     def frames(self) -> np.ndarray:
         """The frame of each log row, `[rows]`."""
-        return self.history.columns["frame"][0]
+        return self.history.columns["frame"][0] if self.history.rows else np.zeros(0, int)
 
     @property
     def eval_reward(self) -> np.ndarray:
-        """Mean return of the final greedy evaluation of each session, `[S]`."""
-        return self.history.columns["eval_reward"][:, -1]
+        """Mean return of the final greedy evaluation of each session, `[S]`: average with `np.nanmean`.
+
+        NaN for a session that failed, and for all of them where training was interrupted before that evaluation.
+        """
+        return self._newest("eval_reward")
+
+    def _sound(self, column: str) -> np.ndarray:
+        """A column, `[S, rows]`, with NaN at and after the row in which a session failed."""
+        if not self.history.rows:  # interrupted before the first was complete
+            return np.zeros((self.history.size, 0))
+        return np.where(self.history.columns["failed"] < 0, self.history.columns[column], np.nan)
+
+    def _newest(self, column: str) -> np.ndarray:
+        """The last row of a column, `[S]`."""
+        return self._sound(column)[:, -1] if self.history.rows else np.full(self.history.size, np.nan)
 
     @property
     def failed(self) -> dict[int, int]:
@@ -87,14 +139,24 @@ class Result:
             lambda df: df[["session", *(c for c in df.columns if c != "session")]]
         )
 
+    @functools.cached_property
+    def _agent(self) -> Agent:
+        return make_agent(self.spec)
+
     def policy(self, session: int, best: bool = False) -> Policy:
-        """What a session learned; `best` takes the learner of its best row instead of the last."""
+        """What a session learned; `best` takes the learner of its best row instead of the last.
+
+        That of a failed session is what it knew before the row in which it failed.
+        """
         size = self.history.size
         if not -size <= session < size:
             raise IndexError(f"session {session} of a result that holds {size}")
         one = jax.tree.map(lambda x: x[session % size], (self.sessions.agent.learner, self.sessions.best))
-        learner = one[1].learner if best and np.isfinite(one[1].score) else one[0]
-        return Policy(make_agent(self.spec), AgentState(learner), schedules.at(self.spec.hp, jnp.int32(self.frame)))
+        best = best and bool(np.isfinite(one[1].score))
+        learner = jax.tree.map(_alone, one[1].learner if best else one[0])
+        label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
+        label += ", its best row" if best else f", frame {self.frame}"
+        return Policy(label, self._agent, AgentState(learner), schedules.at(self.spec.hp, jnp.int32(self.frame)))
 
     @property
     def policies(self) -> list[Policy]:
@@ -102,13 +164,37 @@ class Result:
         return [self.policy(i) for i in range(self.history.size)]
 
     def best(self) -> Policy:
-        """The policy of the session that is best by its final greedy evaluation, failed ones left out."""
-        score = np.where(np.isin(np.arange(self.history.size), list(self.failed)), -np.inf, self.eval_reward)
-        return self.policy(int(np.argmax(score)))
+        """The policy of the session that is best by its final greedy evaluation, failed ones left out.
+
+        Where training was interrupted before that evaluation, by its last `total_reward`.
+
+        Raises:
+            ValueError: every session failed, or none has finished an episode.
+        """
+        if len(self.failed) == self.history.size:
+            raise ValueError(f"no session is the best: all failed, by frame {max(self.failed.values())} (see `failed`)")
+        score = self.eval_reward if np.isfinite(self.eval_reward).any() else self._newest("total_reward")
+        if not np.isfinite(score).any():
+            raise ValueError("no session is the best: none that is sound has finished an episode")
+        return self.policy(int(np.argmax(np.where(np.isfinite(score), score, -np.inf))))
+
+
+class _Interrupt(StopRequest):
+    """Ctrl-C alone: who wants the process to end (SIGTERM) does not want it to go on with half a result."""
+
+    def __enter__(self) -> "_Interrupt":
+        super().__enter__()
+        if signal.SIGTERM in self._before:
+            signal.signal(signal.SIGTERM, self._before.pop(signal.SIGTERM))  # type: ignore[arg-type]
+        return self
 
 
 def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Result:
-    """Trains a spec in memory, nothing on disk.
+    """Trains a spec in memory; compiled programs are kept on disk (`devices.cache_programs`), nothing else.
+
+    Ctrl-C (the stop button of a notebook) ends training after the segment under way, about half a second, and returns
+    the `Result` so far with a warning; its `frame` says how far it came. A second Ctrl-C interrupts at once and loses
+    it. Signals reach the main thread alone, so elsewhere training cannot be interrupted so.
 
     Args:
         spec: from `load_spec`.
@@ -118,14 +204,25 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
     Raises:
         SpecError: the spec cannot work.
     """
-    devices.use_every_core()
     if sessions is not None:
-        spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, max_session=sessions))
+        _check_sessions(sessions)
+        spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, max_session=int(sessions)))
+    devices.use_every_core()
+    devices.cache_programs()
     trial: Trial = make_trial(spec)
-    with Progress(budget(spec, trial.program), spec.meta.max_session, quiet) as progress:
+    total = budget(spec, trial.program)
+    with _Interrupt() as stop, Progress(total, spec.meta.max_session, quiet) as progress:
         run, _ = compile_segment(trial, start(trial))
-        run = learn(trial, run, lambda run: _show(progress, run))
+        run = learn(trial, run, lambda run: _show(progress, run) and not stop.requested)
+    if run.frame < total:
+        warnings.warn(f"interrupted at frame {run.frame} of {total}; this is the result so far", stacklevel=2)
     return Result(spec, trial.population.unpad(run.sessions), run.history, run.frame)
+
+
+def _check_sessions(sessions: Any) -> None:
+    """Refuses what `load_spec` would, and floats."""
+    if isinstance(sessions, bool) or not isinstance(sessions, (int, np.integer)) or sessions < 1:
+        raise fail(f"expected an integer >= 1, got {brief(repr(sessions))}", path="meta.max_session")
 
 
 def _show(progress: Progress, run: Run) -> bool:

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import datetime
+import os
 import sys
 import time
 from pathlib import Path
@@ -69,7 +70,7 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            self._print(text)
 
     def show(self, run: Run) -> None:
         """Brings the bar up to date, or prints a line if the last one is old enough or the run has ended."""
@@ -81,7 +82,14 @@ class Progress:
         self._last = time.monotonic()
         self._note(text)
         if self._bar is None and not self.quiet:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        try:
             print(text, flush=True)
+        except BrokenPipeError:  # nobody reads any more; that is no reason to stop learning
+            self.quiet = True
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  for the rest of the process
 
     def _note(self, text: str) -> None:
         if self.log is None:

@@ -32,6 +32,4 @@ def resume(folder: Path, overrides: list[str], *, quiet: bool = False) -> int:
             f"got {spec.env.max_frame}."
         )
     trial = make_trial(spec)
-    if spec != before:
-        folders.write_spec(spec, folder)
     return train(trial, folder, resume=True, quiet=quiet)

@@ -1,5 +1,7 @@
 """Mode `train`: one trial, from a spec to a folder of checkpoints, tables and graphs."""
 
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress, compact
 from slmjax.lab.report import write_report
 from slmjax.lab.stop import EXIT_RESUMABLE, StopRequest
+from slmjax.policies.schedules import Schedule, value
 from slmjax.spec.sections import Spec
 
 CHECKPOINT_SECONDS = 60.0
@@ -53,21 +56,35 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
     began, spec = time.perf_counter(), trial.spec
     checkpoints, log = Checkpoints(folder / "model"), folder / "log" / f"{spec.name}.log"
     total = budget(spec, trial.program)
-    folders.write_manifest(spec, folder, "train", "running")
-    with StopRequest() as stop, Progress(total, spec.meta.max_session, quiet, log) as progress:
+    with folders.locked(folder), StopRequest() as stop, Progress(total, spec.meta.max_session, quiet, log) as progress:
         run = checkpoints.load(trial) if resume and checkpoints.latest() is not None else start(trial)
+        # Only now: a checkpoint that cannot be read must leave the record of the run as it is.
+        folders.write_spec(spec, folder)
+        folders.write_manifest(spec, folder, "train", "running")
         for frame, problem in checkpoints.damaged.items():
-            progress.say(f"the checkpoint of frame {frame} cannot be read and is passed over: {problem}")
+            progress.say(f"the checkpoint of frame {frame} could not be read and is gone: {problem}")
         progress.say(_headline(trial, folder, run))
+        _warn(trial, run, progress)
         run, compile_seconds = compile_segment(trial, run)
         progress.say(f"compiled in {compile_seconds:.1f} s")
         visitor = _Visitor(trial, checkpoints, progress, stop)
         visitor.saved_frame = run.frame
-        run = learn(trial, run, visitor)
+        run = run if stop.requested else learn(trial, run, visitor)
         checkpoints.save(trial, run)
         checkpoints.close()
-    facts = {"frame": run.frame, "compile_seconds": compile_seconds, "run_seconds": run.history.wall_t}
-    return _finish(spec, run, folder, {**facts, "total_seconds": time.perf_counter() - began}, quiet)
+        facts = {"frame": run.frame, "compile_seconds": compile_seconds, "run_seconds": run.history.wall_t}
+        return _finish(spec, run, folder, {**facts, "total_seconds": time.perf_counter() - began}, progress)
+
+
+def _warn(trial: Trial, run: Run, progress: Progress) -> None:
+    """Says what a person would wish to know before waiting for a run that cannot learn."""
+    spec = trial.spec
+    warmup = trial.program.warmup_iterations * trial.program.iteration_frames
+    if trial.program.opt_steps and budget(spec, trial.program) <= warmup:
+        progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is longer than env.max_frame")
+    rate = getattr(getattr(spec.hp.net, "optim_spec", None), "lr", None)
+    if isinstance(rate, Schedule) and run.frame and float(value(rate, run.frame)) == 0.0:
+        progress.say(f"warning: nothing more will be learned, the learning rate is 0 from frame {rate.end_step:.0f} on")
 
 
 def _headline(trial: Trial, folder: Path, run: Run) -> str:
@@ -80,21 +97,20 @@ def _headline(trial: Trial, folder: Path, run: Run) -> str:
     )
 
 
-def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], quiet: bool) -> int:
+def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], progress: Progress) -> int:
     """Writes what is left to write, tells what came out."""
-    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    say = progress.say
     complete = run.frame >= spec.env.max_frame
-    state = "complete" if complete else "stopped"
     failed = run.history.failed()
-    folders.write_manifest(spec, folder, "train", state, failed=failed, **facts)
     if run.history.rows:
         metrics = write_report(spec, run.history, folder)
         say(summary(metrics))
         say(f"graphs: {folder / 'graph' / f'{spec.name}_t0_trial_graph.png'}")
+    folders.write_manifest(spec, folder, "train", "complete" if complete else "stopped", failed=failed, **facts)
     for session, frame in failed.items():
-        say(f"session {session} FAILED: not finite by frame {frame}")
+        print(f"session {session} FAILED: not finite by frame {frame}", file=sys.stderr, flush=True)
     if not complete:
-        say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {folder}")
+        say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {shlex.quote(str(folder))}")
         return EXIT_RESUMABLE
     return 1 if len(failed) == run.history.size else 0
 

@@ -23,8 +23,8 @@ class Replay:
 
     name: str = key(default="Replay", doc="name of the memory")
     batch_size: int = key(default=32, doc="transitions of one batch", low=1)
-    max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1)
-    use_cer: bool = key(default=False, doc="combined experience replay: the newest transitions are in every batch")
+    max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1, high=2**31 - 1)
+    use_cer: bool = key(default=False, doc="combined experience replay: the newest step is in every batch")
     num_step_returns: int = key(default=1, doc="n of n-step returns", low=1)
 
 
@@ -116,12 +116,12 @@ def add(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
     return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, head, 0), ring, flat)
 
 
-def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, newest: int, frame: Any) -> Array:
+def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, frame: Any) -> Array:
     """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
 
-    Only transitions whose n-step window has been written are drawn. With `use_cer` the newest ones (those of the
-    last rollout, as many as a batch holds) come first in every batch (Zhang & Sutton 2017); where fewer than that have
-    been written, the oldest of them fills up.
+    Only transitions whose n-step window has been written are drawn. With `use_cer` the newest of them, one of each
+    environment, come first in every batch, and take at most half of it: a batch of the newest alone would be no replay
+    (Zhang & Sutton 2017 add one transition, with their one environment, to each batch).
 
     Args:
         spec: the memory's keys.
@@ -129,7 +129,6 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
         batches: how many batches.
         rows: capacity of the ring.
         num_envs: `E`, the distance between two transitions of one environment.
-        newest: transitions written last, `T x E`.
         frame: frames written so far, the last rollout included.
     """
     window = (spec.num_step_returns - 1) * num_envs
@@ -138,8 +137,8 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
     written = jnp.minimum(frame, rows)
     age = jax.random.randint(rng, (batches, spec.batch_size), youngest, written, jnp.int32)
     if spec.use_cer:
-        fresh = min(newest, spec.batch_size)
-        age = age.at[:, :fresh].set(jnp.minimum(jnp.arange(fresh, dtype=jnp.int32) + youngest, written - 1))
+        fresh = min(num_envs, spec.batch_size // 2)
+        age = age.at[:, :fresh].set(jnp.arange(fresh, dtype=jnp.int32) + youngest)
     return (frame - 1 - age) % rows
 
 
@@ -175,13 +174,17 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `capacity`.
+        SpecError: see `capacity`; or a batch too small for the newest beside others.
     """
+    if spec.use_cer and spec.batch_size < 2:
+        raise SpecError(
+            "expected at least 2 with use_cer (half of a batch is the newest), got 1.", "agent.memory.batch_size"
+        )
     rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
 
     def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
         del ring
-        return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, newest=rollout_size, frame=frame)
+        return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame)
 
     def pick(spec: Replay, ring: Transition, index: Array, gamma: Any, frame: Any) -> Batch:
         return gather(spec, ring, index, gamma, num_envs=num_envs, frame=frame)

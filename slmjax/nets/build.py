@@ -16,7 +16,9 @@ def build(spec: Any, observation_space: Space, tails: tuple[Tail, ...], critic: 
     """
     net: Net = registry.resolve("net", spec.type).build(spec, observation_space, tails, critic)
     if jax.tree.leaves(net.carry(1)):
-        raise SpecError(f"{spec.type} carries a state from step to step, which no algorithm uses yet.", "agent.net.type")
+        raise SpecError(
+            f"{spec.type} carries a state from step to step, which no algorithm uses yet.", "agent.net.type"
+        )
     return net
 
 

@@ -26,5 +26,5 @@ class NetKeys:
     optim_spec: OptimSpec = key(default=OptimSpec(), doc="optimiser")
     critic_optim_spec: OptimSpec | None = key(default=None, doc="optimiser of a separate critic; none: `optim_spec`")
     update_type: str = key(default="replace", doc="how a target network follows", choices=("replace", "polyak"))
-    update_frequency: int = key(default=1, doc="frames between two updates of a target network", low=1)
+    update_frequency: int = key(default=1000, doc="frames between two updates of a target network", low=1)
     polyak_coef: float = key(default=0.005, doc="share of the online network in a polyak update", low=0, high=1)

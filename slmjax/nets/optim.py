@@ -26,7 +26,7 @@ class OptimSpec:
     """`agent.net.optim_spec`: any first-order optax optimiser. Keys that are none take optax's default."""
 
     name: str = key(default="Adam", doc="an optax optimiser, upper or lower case")
-    lr: float | Schedule = key(default=1e-3, doc="learning rate, or a schedule of it over frames")
+    lr: float | Schedule = key(default=1e-3, doc="learning rate, or a schedule of it over frames", low=0)
     b1: float | None = key(default=None, doc="decay of the first moment", low=0, high=1)
     b2: float | None = key(default=None, doc="decay of the second moment", low=0, high=1)
     eps: float | None = key(default=None, doc="added to the denominator", low=0)

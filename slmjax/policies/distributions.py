@@ -175,15 +175,27 @@ _PDTYPES: dict[type, tuple[str, ...]] = {
     Discrete: ("Categorical", "Argmax"),
     Box: ("Normal", "SquashedNormal"),
 }
+_CERTAIN = ("Argmax",)  # one action has probability one, whatever the network puts out
 
 
-def action_head(pdtype: str, space: Any) -> ActionHead:
+def action_head(pdtype: str, space: Any, *, learnable: bool = False) -> ActionHead:
     """The head for an `action_pdtype` (`default`: the first that the space has) and an action space.
+
+    `learnable` allows those alone whose log-probabilities have a gradient, as a policy gradient needs.
 
     Raises:
         SpecError: the space has no such distribution, or is unbounded and cannot be squashed into.
     """
     valid = _PDTYPES.get(type(space), ())
+    if learnable:
+        if pdtype in valid and pdtype in _CERTAIN:
+            can = ", ".join(("default", *(name for name in valid if name not in _CERTAIN)))
+            raise SpecError(
+                f"expected a distribution whose log-probabilities have a gradient ({can}), got {pdtype!r}, "
+                "which always plays its best action.",
+                "agent.algorithm.action_pdtype",
+            )
+        valid = tuple(name for name in valid if name not in _CERTAIN)
     name = valid[0] if pdtype == "default" and valid else pdtype
     if name not in valid:
         raise SpecError(

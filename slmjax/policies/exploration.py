@@ -34,12 +34,14 @@ def random(scores: Array, explore_var: Any, key: Key) -> Array:
 def epsilon_greedy(scores: Array, explore_var: Any, key: Key) -> Array:
     """With probability `explore_var` a uniform action, else the best; one draw for each environment.
 
-    One uniform number decides both: below epsilon it is, rescaled, uniform again and picks the action.
+    One uniform number decides both: below epsilon it is, rescaled, uniform again and picks the action. An epsilon
+    beyond [0, 1] is the nearer of the two.
     """
+    epsilon = jnp.clip(explore_var, 0.0, 1.0)
     actions = scores.shape[-1]
     draw = jax.random.uniform(key, scores.shape[:-1])
-    picked = jnp.minimum((draw / jnp.maximum(explore_var, 1e-8) * actions).astype(jnp.int32), actions - 1)
-    return jnp.where(draw < explore_var, picked, greedy(scores))
+    picked = jnp.minimum((draw / jnp.maximum(epsilon, 1e-8) * actions).astype(jnp.int32), actions - 1)
+    return jnp.where(draw < epsilon, picked, greedy(scores))
 
 
 def boltzmann(scores: Array, explore_var: Any, key: Key) -> Array:

@@ -21,9 +21,23 @@ class Schedule:
 
     name: str = key(default="linear_decay", doc="shape of the decay", choices=NAMES)
     start_val: float = key(doc="value until `start_step`")
-    end_val: float | None = key(default=None, doc="value from `end_step` on; none: `start_val`")
+    end_val: float | None = key(default=None, doc="value from `end_step` on; `no_decay` needs none")
     start_step: float = key(default=0.0, doc="frame at which the decay begins", low=0)
-    end_step: float = key(default=0.0, doc="frame at which the decay ends", low=0)
+    end_step: float = key(default=0.0, doc="frame at which the decay ends, after `start_step`", low=0)
+
+    def check(self) -> None:
+        """Complains of a decay that goes nowhere; the loader calls it, no other, for leaves need not be numbers.
+
+        Raises:
+            ValueError: a decay without an `end_val`, or whose end does not come after its start.
+        """
+        if self.name == "no_decay":
+            return
+        if self.end_val is None:
+            raise ValueError(f"expected an end_val to which {self.name} goes, got null")
+        if self.end_step <= self.start_step:
+            start, end = f"{self.start_step:.12g}", f"{self.end_step:.12g}"
+            raise ValueError(f"expected an end_step after start_step {start}, got {end}")
 
 
 def value(schedule: Schedule, frame: Any) -> jax.Array:

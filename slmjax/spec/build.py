@@ -43,7 +43,10 @@ def build(cls: type, node: Node, path: str, base: Any = None, limits: Key | None
         key = keys[name] if limits is None or _limited(keys[name]) else dataclasses.replace(limits, choices=None)
         values[name] = convert(hints[name], child, f"{path}.{name}", key, values.get(name))
     try:
-        return cls(**values)
+        made = cls(**values)
+        if hasattr(made, "check"):
+            made.check()
+        return made
     except SpecError as error:
         raise fail(error.message, node.at, error.path or path) from None
     except ValueError as error:
@@ -99,7 +102,7 @@ def finite(node: Node, path: str) -> None:
 def describe(annotation: Any, key: Key) -> str:
     """What a key may hold, in words: `an integer >= 1, or null`."""
     limits = [("> ", key.above), (">= ", key.low), ("<= ", key.high)]
-    beyond = " and ".join(f"{sign}{limit:g}" for sign, limit in limits if limit is not None)
+    beyond = " and ".join(f"{sign}{limit:.12g}" for sign, limit in limits if limit is not None)
     words = [_word(member, key) for member in schema.members(annotation)]
     numeric = [word + f" {beyond}" * bool(beyond and "null" not in word and "mapping" not in word) for word in words]
     return " or ".join(dict.fromkeys(numeric))

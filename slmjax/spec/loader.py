@@ -18,6 +18,7 @@ from slmjax.spec.sections import AgentSpec, EnvSpec, MetaSpec, Source, Spec
 from slmjax.types import Algorithm, Memory, Network, SpecError, UserError
 
 _NAME = re.compile(r"\w[\w .+=,@()-]*\Z")  # it becomes the name of a folder
+_LONGEST_NAME = 100  # bytes of UTF-8, which file systems count, not letters; dates and endings are added
 
 
 def load_spec(
@@ -108,8 +109,12 @@ def _resolve(chosen: str, root: Node) -> Spec:
 
 def _name(node: Node) -> str:
     name = convert(str, node, "name", Key(""))
-    if not _NAME.match(name) or len(name) > 100:
-        raise fail(f"expected a name that can be that of a folder, got {show(name)}", node.at, "name")
+    if not _NAME.match(name) or len(name.encode()) > _LONGEST_NAME:
+        raise fail(
+            f"expected a name that can be that of a folder, of at most {_LONGEST_NAME} bytes, got {show(name)}",
+            node.at,
+            "name",
+        )
     return str(name)
 
 

@@ -6,6 +6,9 @@ from typing import Any
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP
 
+_INT32 = 2**31 - 1  # what counts frames in a compiled program
+_UINT32 = 2**32 - 1  # seeds beyond would be cut to this
+
 
 @hyper
 class EnvSpec:
@@ -13,7 +16,9 @@ class EnvSpec:
 
     name: str = key(doc="a registered environment, or `module:attribute` of a function that returns an `Env`")
     num_envs: int = key(default=1, doc="environments of one session, stepped together", low=1)
-    max_frame: int = key(doc="budget of one session: environment steps summed over its environments", low=1)
+    max_frame: int = key(
+        doc="budget of one session: environment steps summed over its environments", low=1, high=_INT32
+    )
     max_t: int | None = key(default=None, doc="time limit of an episode in steps; none: the environment's own", low=1)
     kwargs: dict[str, Any] | None = key(default=None, doc="further arguments of the environment")
 
@@ -23,11 +28,15 @@ class MetaSpec:
     """The `meta` section: how a spec is run, nothing that changes what one session learns."""
 
     max_session: int = key(default=1, doc="sessions of one trial; they differ in their seed alone", low=1)
-    seed: int = key(default=0, doc="root of all randomness", low=0)
-    log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1)
-    eval_frequency: int | None = key(default=None, doc="frames between evaluations; none: one at the end", low=1)
+    seed: int = key(default=0, doc="root of all randomness", low=0, high=_UINT32)
+    log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1, high=_INT32)
+    eval_frequency: int | None = key(
+        default=None, doc="frames between evaluations; none: one at the end", low=1, high=_INT32
+    )
     eval_episodes: int = key(default=32, doc="episodes of one greedy evaluation", low=1)
-    checkpoint_frequency: int | None = key(default=None, doc="frames between checkpoints; none: every minute", low=1)
+    checkpoint_frequency: int | None = key(
+        default=None, doc="frames between checkpoints; none: every minute", low=1, high=_INT32
+    )
 
 
 @hyper
