@@ -294,7 +294,7 @@ class TestInterrupt:
         with pytest.warns(UserWarning, match="interrupted at frame 128 of 4096"):
             result = slmjax.train(random_spec("sometimes_nan", frames=4096, log_frequency=1024))
         assert "mean_return=nan" in repr(result)
-        assert (result.returns.shape, result.frames.shape) == ((3, 0), (0,))
+        assert (result.returns.shape, result.frames.shape, len(result.df)) == ((3, 0), (0,), 0)
         assert np.isnan(result.eval_reward).all()
         with pytest.raises(ValueError, match="finished an episode"):
             result.best()

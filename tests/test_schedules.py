@@ -83,7 +83,7 @@ def test_a_decay_moves_one_way_and_stays_between_its_ends(name, values):
 @settings(deadline=None, max_examples=50)
 @given(
     st.sampled_from(DECAYS),
-    *[st.floats(-100, 100, width=32)] * 2,
+    *[st.floats(-100, 100, width=32, allow_subnormal=False)] * 2,  # XLA takes them for 0
     st.integers(0, 10**6),
     st.integers(0, 10**6),
     st.integers(0, 2 * 10**6),
@@ -91,7 +91,7 @@ def test_a_decay_moves_one_way_and_stays_between_its_ends(name, values):
 @example("rate_decay", 1.0, 0.0, 0, 100, 100)
 def test_no_schedule_leaves_its_two_values(name, start_val, end_val, start, length, frame):
     got = float(worth(schedule(name, start_val, end_val, float(start), float(start + length)), frame))
-    slack = 1e-5 * max(abs(start_val), abs(end_val))
+    slack = 1e-5 * max(abs(start_val), abs(end_val)) + 1e-37  # below the smallest float32 lies 0
     assert min(start_val, end_val) - slack <= got <= max(start_val, end_val) + slack
     if frame >= start + length:
         assert np.float32(got) == np.float32(end_val)

@@ -134,6 +134,8 @@ class Result:
         """One table of all sessions: the columns of `session_df` and `session` before them."""
         import pandas as pd
 
+        if not self.history.rows:
+            return pd.DataFrame(columns=["session", "frame", "total_reward"])
         tables = session_tables(self.spec, self.history)
         return pd.concat([t.assign(session=i) for i, t in enumerate(tables)], ignore_index=True).pipe(
             lambda df: df[["session", *(c for c in df.columns if c != "session")]]
