@@ -1,5 +1,7 @@
 """Probe environments with known answers: five sessions each, and all of them must find the answer."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,6 +161,6 @@ class TestNormalisation:
     def test_a_policy_needs_no_memory(self):
         result = learn("DQN", "best_action", 2000)
         policy = result.policy(0)
-        bare = policy._replace(state=AgentState(policy.state.learner))
+        bare = dataclasses.replace(policy, state=AgentState(policy.state.learner))
         assert policy.state.memory == ()
         assert bare(jnp.zeros((3, 1))).shape == (3,)

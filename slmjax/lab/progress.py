@@ -100,13 +100,17 @@ class Progress:
 
     def text(self, run: Run) -> str:
         """`frame 50k/200k  25%  690k frames/s  eta 0:12  return 123.4`, frames/s over all sessions."""
-        pace = run.frame / max(run.history.wall_t, 1e-9)
+        pace, reward = run.frame / max(run.history.wall_t, 1e-9), mean_return(run)
         failed = len(run.history.failed())
         parts = [
             f"frame {compact(run.frame)}/{compact(self.total)}",
             f"{100 * run.frame / self.total:3.0f}%",
             f"{compact(pace * self.sessions)} frames/s",
             f"eta {_duration((self.total - run.frame) / pace)}",
-            f"return {mean_return(run):.1f}",
+            f"return {reward:.1f}"
+            if np.isfinite(reward)
+            else "no row yet"
+            if not run.history.rows
+            else "no episode yet",
         ]
         return "  ".join(parts + ([f"{failed} failed"] if failed else []))
