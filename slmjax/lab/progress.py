@@ -107,10 +107,6 @@ class Progress:
             f"{100 * run.frame / self.total:3.0f}%",
             f"{compact(pace * self.sessions)} frames/s",
             f"eta {_duration((self.total - run.frame) / pace)}",
-            f"return {reward:.1f}"
-            if np.isfinite(reward)
-            else "no row yet"
-            if not run.history.rows
-            else "no episode yet",
+            f"return {reward:.1f}" if np.isfinite(reward) else "no return yet",
         ]
         return "  ".join(parts + ([f"{failed} failed"] if failed else []))
