@@ -30,7 +30,7 @@ class Population(NamedTuple):
         devices: devices that the sessions are spread over.
         init: `(keys [S], hp [S]) -> Session`.
         segment: `(sessions, hp, frame, stop, close) -> (sessions, rows)`; donates `sessions`.
-        evaluate: `(sessions, hp, frame, best) -> returns [S, episodes]`.
+        evaluate: `(sessions, hp, frame) -> returns [S, episodes]`.
         pad: a pytree `[S, ...]` placed on the devices.
         unpad: a pytree on the devices as `[S, ...]`.
         lower: `(sessions, hp) -> jax.stages.Lowered` of `segment`, to look at what is compiled.
@@ -40,7 +40,7 @@ class Population(NamedTuple):
     devices: tuple[Any, ...]
     init: Callable[[Key, HP], Session]
     segment: Callable[..., tuple[Session, dict[str, Array]]]
-    evaluate: Callable[[Session, HP, int, bool], Array]
+    evaluate: Callable[[Session, HP, int], Array]
     pad: Callable[[PyTree], PyTree]
     unpad: Callable[[PyTree], PyTree]
     lower: Callable[[Session, HP], jax.stages.Lowered]
@@ -62,8 +62,7 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
 
     init = spread(program.init, (0, 0))
     segment = spread(program.segment, (0, 0, None, None, None), donate=True)
-    last = spread(lambda s, hp, frame: program.evaluate(s, hp, frame, False), (0, 0, None))
-    best = spread(lambda s, hp, frame: program.evaluate(s, hp, frame, True), (0, 0, None))
+    evaluate = spread(program.evaluate, (0, 0, None))
 
     def pad(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jax.device_put(x[index] if width != size else x, sharding), tree)
@@ -81,8 +80,8 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
         sessions, rows = segment(sessions, hp, jnp.int32(frame), jnp.int32(stop), jnp.bool_(close))
         return sessions, unpad(rows)
 
-    def run_evaluate(sessions: Session, hp: HP, frame: int, use_best: bool = False) -> Array:
-        return unpad((best if use_best else last)(sessions, hp, jnp.int32(frame)))
+    def run_evaluate(sessions: Session, hp: HP, frame: int) -> Array:
+        return unpad(evaluate(sessions, hp, jnp.int32(frame)))
 
     def lower(sessions: Session, hp: HP) -> jax.stages.Lowered:
         return segment.lower(sessions, hp, jnp.int32(0), jnp.int32(0), jnp.bool_(True))

@@ -39,7 +39,10 @@ class EpisodeStats(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The learner at the end of the row with the highest `total_reward` over a full window, and that score."""
+    """The learner at the end of the row with the highest `total_reward` over a full window, and that score.
+
+    Until a window is full, the learner is that of the last row and the score `-inf`.
+    """
 
     score: Array
     learner: PyTree
@@ -51,12 +54,10 @@ class OpenRow(NamedTuple):
     Attributes:
         sums: each metric summed over the updates of the row.
         updates: how many there were.
-        before: the learner when the row began.
     """
 
     sums: dict[str, Array]
     updates: Array
-    before: PyTree
 
 
 class Session(NamedTuple):
@@ -72,7 +73,7 @@ class Session(NamedTuple):
         best: the best learner so far.
         row: the log row under way.
         failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
-            on the learner stays what it was before that row.
+            on the learner stays what `best` holds.
     """
 
     key: Key
@@ -97,8 +98,8 @@ class Program(NamedTuple):
             row that ended and in their order, `total_reward` (0 before an episode has ended), `epi`, `updates`,
             `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`, `stop`
             and `close` are data: no length of a segment compiles anew.
-        evaluate: `(session, hp, frame, best) -> returns [episodes]` of greedy episodes from fresh environments with
-            learning and exploration off; `best` (static) evaluates the best learner instead of the last.
+        evaluate: `(session, hp, frame) -> returns [episodes]` of greedy episodes from fresh environments with
+            learning and exploration off.
         iteration_frames: frames of one iteration, `T x E`.
         row_frames: frames of one log row.
         opt_steps: gradient steps of one iteration.
@@ -107,7 +108,7 @@ class Program(NamedTuple):
 
     init: Callable[[Key, HP], Session]
     segment: Callable[[Session, HP, Array, Array], tuple[Session, dict[str, Array]]]
-    evaluate: Callable[..., Array]
+    evaluate: Callable[[Session, HP, Array], Array]
     iteration_frames: int
     row_frames: int
     opt_steps: int
@@ -133,8 +134,8 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
         env_state, obs = env.reset(env_key)
         stats = EpisodeStats(jnp.zeros(env.num_envs), jnp.zeros(WINDOW), jnp.zeros((), jnp.int32))
-        copy = lambda: jax.tree.map(jnp.copy, state.learner)  # noqa: E731  donation needs buffers of their own
-        best, row = Best(jnp.full((), -jnp.inf), copy()), OpenRow({}, jnp.zeros((), jnp.int32), copy())
+        # Donation needs buffers of their own.
+        best, row = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.learner)), OpenRow({}, jnp.int32(0))
         failed = jnp.full((), -1, jnp.int32)
         session = Session(key, state, env_state, obs, agent.carry(env.num_envs), stats, best, row, failed)
         metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
@@ -188,12 +189,9 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.fori_loop(0, count, step, (session, rows))
 
-    def evaluate(session: Session, hp: HP, frame: Array, best: bool = False) -> Array:
+    def evaluate(session: Session, hp: HP, frame: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(session.key, _EVAL), frame)
-        found = session.best.score > -jnp.inf
-        choose = lambda b, last: jnp.where(found, b, last)  # noqa: E731
-        learner = jax.tree.map(choose, session.best.learner, session.agent.learner) if best else session.agent.learner
-        return _evaluate(agent, eval_env, AgentState(learner), schedules.at(hp, frame), key)
+        return _evaluate(agent, eval_env, AgentState(session.agent.learner), schedules.at(hp, frame), key)
 
     return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
 
@@ -241,34 +239,36 @@ def _finish(stats: EpisodeStats, rollout: Rollout, returns: Array) -> EpisodeSta
 
 def _close_row(session: Session, frame: Array) -> tuple[Session, dict[str, Array]]:
     """Ends a log row at `frame`: the session with a new one begun, and what the row says."""
-    session = _guard(session, frame)
-    session, reward = _keep_best(session)
+    session, reward = _keep_best(session, frame)
     row = session.row
     # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
     means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
     values = {"total_reward": reward, "epi": session.stats.finished, "updates": row.updates, "failed": session.failed}
-    fresh = OpenRow(jax.tree.map(jnp.zeros_like, row.sums), jnp.zeros_like(row.updates), session.agent.learner)
-    return session._replace(row=fresh), values | means
+    return session._replace(row=jax.tree.map(jnp.zeros_like, row)), values | means
 
 
-def _guard(session: Session, frame: Array) -> Session:
-    """Marks a session in which something is no longer finite, and gives it back the learner that its row began with."""
-    values = jax.tree.leaves((session.agent.learner, session.stats))
-    finite = [jnp.all(jnp.isfinite(x)) for x in values if jnp.issubdtype(x.dtype, jnp.floating)]
-    fine = jnp.all(jnp.stack(finite)) & (session.failed < 0)
-    failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
-    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), session.agent.learner, session.row.before)
-    return session._replace(agent=session.agent._replace(learner=learner), failed=failed)
+def _keep_best(session: Session, frame: Array) -> tuple[Session, Array]:
+    """The session with its best learner, and `total_reward` of this row (0 before the first episode ends).
 
-
-def _keep_best(session: Session) -> tuple[Session, Array]:
-    """The session with its best learner, and `total_reward` of this row (0 before the first episode ends)."""
-    stats, best = session.stats, session.best
+    A session in which something is no longer finite is marked, and its learner becomes the best that it had. A row
+    may be one iteration, so this reads and writes each learner once.
+    """
+    stats, best, learner = session.stats, session.best, session.agent.learner
     seen = jnp.arange(WINDOW) < stats.finished
     reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.maximum(jnp.sum(seen), 1)
-    better = (reward >= best.score) & (stats.finished >= WINDOW) & (session.failed < 0)
-    learner = jax.tree.map(lambda new, old: jnp.where(better, new, old), session.agent.learner, best.learner)
-    return session._replace(best=Best(jnp.where(better, reward, best.score), learner)), reward
+    score = jnp.where(stats.finished >= WINDOW, reward, -jnp.inf)
+    fine = _all_finite((learner, stats)) & (session.failed < 0)
+    better = fine & (score >= best.score)
+    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), learner, best.learner)
+    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), learner, best.learner)
+    failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
+    agent, best = session.agent._replace(learner=learner), Best(jnp.where(better, score, best.score), kept)
+    return session._replace(agent=agent, best=best, failed=failed), reward
+
+
+def _all_finite(tree: PyTree) -> Array:
+    values = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
 
 
 def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key) -> Array:

@@ -144,8 +144,8 @@ class Agent(NamedTuple):
         init: `(key, hp) -> AgentState`.
         act: `(state, obs [E, ...], carry, key, hp, greedy) -> (action [E, ...], carry, extras)`. `greedy` is static.
         update: `(state, rollout, key, hp) -> (state, metrics)`; metrics are float32 scalars by name.
-        observe: `(state, rollout, key, hp) -> state`; remembers without learning, for the warm-up.
         horizon: `T`, the steps of each environment between two updates.
+        observe: `(state, rollout, key, hp) -> state`; remembers without learning, for the warm-up. Default: nothing.
         warmup: frames that are only observed before learning begins.
         opt_steps: gradient steps in one `update`.
         carry: `(num_envs) -> carry` of a fresh episode; `()` for feed-forward nets.
@@ -154,8 +154,8 @@ class Agent(NamedTuple):
     init: Callable[..., AgentState]
     act: Callable[..., tuple[PyTree, PyTree, PyTree]]
     update: Callable[..., tuple[AgentState, dict[str, Array]]]
-    observe: Callable[..., AgentState]
     horizon: int
+    observe: Callable[..., AgentState] = lambda state, rollout, key, hp: state
     warmup: int = 0
     opt_steps: int = 0
     carry: Callable[[int], PyTree] = lambda num_envs: ()
@@ -183,12 +183,14 @@ class Algorithm(NamedTuple):
         actions: the action spaces that it can act in.
         memories: names of memories that it can learn from, and so from any other of the same kind; the first is the
             default. Empty where it remembers nothing.
+        unread: keys of `agent.net` that it has no use for; a spec that sets one is refused.
     """
 
     hyper: type
     make: Callable[[HP, VectorEnv], Agent]
     actions: tuple[type, ...]
     memories: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------- the parts that make an agent

@@ -143,9 +143,9 @@ class Poison(NamedTuple):
     poisoned: jax.Array
 
 
-def nan_reward(probability: float = 0.02, at: int = 16) -> Env:
+def nan_reward(probability: float = 0.02, at: int = 16, value: float = float("nan")) -> Env:
     """Lane isolation. One endless episode: observation +1 or -1 by a coin at each step, reward +1 for the matching
-    action, else -1; but where the reset drew `poisoned` (with `probability`), every reward from step `at` on is NaN.
+    action, else -1; but where the reset drew `poisoned` (with `probability`), rewards are `value` from step `at` on.
 
     Nothing ends, so the draw of the first reset decides: with E environments a session fails with probability
     1 - (1 - probability)^E, and `state.poisoned` says in advance which. V of the best policy is 1 / (1 - gamma).
@@ -159,7 +159,7 @@ def nan_reward(probability: float = 0.02, at: int = 16) -> Env:
     def step(key, state, action):
         steps, obs = state.steps + 1, _sign(key)
         reward = state.obs[0] * (2.0 * action - 1.0)
-        reward = jnp.where(state.poisoned & (steps >= at), jnp.nan, reward)
+        reward = jnp.where(state.poisoned & (steps >= at), value, reward)
         return Poison(obs, steps, state.poisoned), obs, reward, jnp.array(False), jnp.array(False)
 
     return Env(reset, step, _OBS, Discrete(2))

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -100,15 +101,31 @@ class TestFolder:
         assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 1
         assert "did not change" in capsys.readouterr().out
 
-    def test_dev_stops_at_the_first_nan(self, tmp_path, capsys):
-        config = write_config(
-            tmp_path, env={"name": "probes:nan_reward", "kwargs": {"probability": 1.0, "at": 4}, "num_envs": 4}
-        )
+    @pytest.mark.filterwarnings("ignore:overflow")
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            (float("nan"), ["nan", "probes.py:", "poisoned"]),  # the line that made it
+            (1e39, ["probes:nan_reward returned a reward that is not finite: inf"]),
+        ],
+    )
+    def test_dev_stops_at_the_first_nan(self, value, words, tmp_path, capsys):
+        kwargs = {"probability": 1.0, "at": 4} | ({} if np.isnan(value) else {"value": value})
+        config = write_config(tmp_path, env={"name": "probes:nan_reward", "kwargs": kwargs, "num_envs": 4})
         assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 2
         said = capsys.readouterr().err
-        assert "nan" in said
-        assert "probes.py:" in said, "the line that made it"
-        assert "poisoned" in said
+        assert all(word in said for word in words), said
+
+    def test_a_run_in_which_every_session_fails_ends_at_once_with_code_1(self, tmp_path, capsys):
+        env = {"name": "probes:nan_reward", "kwargs": {"probability": 1.0, "at": 4}, "num_envs": 4}
+        config = write_config(tmp_path, env=env | {"max_frame": 10_000_000})
+        assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == 1
+        said = capsys.readouterr()
+        assert "every session failed" in said.out
+        assert "session 1 FAILED" in said.err
+        manifest = json.loads((only(tmp_path / "data", "tiny_*") / "manifest.json").read_text())
+        assert manifest["state"] == "complete"
+        assert manifest["frame"] < 1_000_000
 
 
 class TestResume:
@@ -258,11 +275,13 @@ WRONG = {
     "unknown optimiser": ({"agent": {"net": {"optim_spec": {"name": "Adamm"}}}}, ["Adamm", "adam"]),
     "distribution that does not fit": ({"agent": {"algorithm": {"action_pdtype": "Normal"}}}, ["Normal", "Discrete"]),
     "unknown argument of an environment": ({"env": {"kwargs": {"gravitas": 1.0}}}, ["gravitas", "gravity"]),
+    "a key of the network that PPO does not read": ({"agent": {"net": {"update_type": "polyak"}}}, ["update_type"]),
     "no sessions": ({"meta": {"max_session": 0}}, ["meta.max_session", "0"]),
 }
 WRONG_DQN = {
     "a space it does not support": ({"env": {"name": "Pendulum-v1"}}, ["agent.algorithm.name", "Pendulum-v1", "PPO"]),
     "replay smaller than a batch": ({"agent": {"memory": {"max_size": 32}}}, ["agent.memory.max_size", "64", "32"]),
+    "a key of the network that DQN does not read": ({"agent": {"net": {"shared": True}}}, ["net.shared", "DQN"]),
     "warm-up beyond the memory": ({"agent": {"algorithm": {"training_start_step": 9999}}}, ["training_start_step"]),
     "memory of another kind": ({"agent": {"memory": {"name": "OnPolicyBatchReplay"}}}, ["memory", "Replay"]),
 }
@@ -345,6 +364,15 @@ class TestWrongInput:
         assert command_line.main(["--resume", str(finished), "--set", "env.max_frame=10"]) == 2
         assert "4096" in capsys.readouterr().err
         assert load_spec(finished / "tiny_spec.yaml").env.max_frame == 4096
+
+    def test_a_spec_edited_by_hand_is_not_continued_unnoticed(self, capsys, finished, tmp_path):
+        folder = tmp_path / "edited"
+        shutil.copytree(finished, folder)
+        path = folder / "tiny_spec.yaml"
+        path.write_text(path.read_text().replace("gamma: 0.99", "gamma: 0.98"))
+        assert command_line.main(["--resume", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert "agent.algorithm.gamma was 0.99 and is 0.98" in said
 
     def test_the_command_line_in_its_own_process(self, tmp_path):
         shown = run("--help", limit=30)

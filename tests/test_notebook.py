@@ -61,7 +61,8 @@ def partly_failed():
 
 @pytest.fixture(scope="module")
 def wholly_failed():
-    return slmjax.train(random_spec("always_nan", frames=128))
+    with pytest.warns(UserWarning, match="every session failed"):
+        return slmjax.train(random_spec("always_nan", frames=128))
 
 
 # ---------------------------------------------------------------------------------------- devices and the cache on disk

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slmjax import registry
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec
-from slmjax.policies.schedules import NAMES, Schedule, at, final, value
+from slmjax.policies.schedules import NAMES, Schedule, at, value
 from slmjax.spec import load_spec
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, SpecError
@@ -234,13 +234,6 @@ def test_at_moves_with_the_frame_inside_one_program():
     for frame, expected in ((0, 1.0), (25, 0.75), (100, 0.0), (10**9, 0.0)):
         explore, seen = run(jnp.int32(frame))
         assert (float(explore), int(seen)) == (pytest.approx(expected), frame)
-
-
-def test_final_is_after_every_schedule():
-    assert float(final(nested()).algorithm.explore) == 0.0
-    assert float(final(nested()).net.optim_spec.lr) == 0.0
-    slow = HP(Keys(explore=Schedule(start_val=1.0, end_val=0.25, end_step=2e9)), (), ())
-    assert float(final(slow).algorithm.explore) == 0.25
 
 
 def test_sessions_with_different_schedules_share_a_program():

@@ -250,6 +250,31 @@ class TestFailure:
         assert all(np.array_equal(before[k], v) for k, v in after.items()), "frozen as it was before the row"
         assert np.asarray(rows["failed"])[:, 3].tolist() == [-1, -1, 256, -1]
 
+    def test_a_session_that_turns_nan_later_keeps_its_best_learner(self):
+        trial = trial_of("PPO", env="probes:nan_reward", frames=1024)
+        sessions = trial.population.init(trial.keys, trial.hp)
+        sessions = sessions._replace(env=sessions.env._replace(poisoned=jnp.zeros_like(sessions.env.poisoned)))
+        sessions, _ = trial.population.segment(trial.population.pad(sessions), trial.hp, 0, 512)
+        first, best = host(sessions.agent.learner), host(sessions.best.learner)
+        assert all(np.array_equal(first[k], best[k]) for k in first), "no window is full: the newest is the best"
+        struck = sessions._replace(env=sessions.env._replace(poisoned=sessions.env.poisoned.at[2].set(True)))
+        struck, _ = trial.population.segment(trial.population.pad(struck), trial.hp, 512, 1024)
+        assert np.asarray(struck.failed).tolist() == [-1, -1, 768, -1]
+        last = host(struck.agent.learner)
+        assert all(np.array_equal(last[k][2], best[k][2]) for k in last)
+        assert not all(np.array_equal(last[k][1], best[k][1]) for k in last)
+
+    def test_when_every_session_has_failed_nothing_is_left_to_run(self):
+        env = {"name": "probes:nan_reward", "kwargs": {"probability": 1.0, "at": 4}, "num_envs": 4, "max_frame": 10**7}
+        agent = {"algorithm": {"name": "PPO", "time_horizon": 32, "minibatch_size": 64}}
+        spec = slmjax.load_spec({"name": "lost", "agent": agent, "env": env})
+        with pytest.warns(UserWarning, match="every session failed by frame"):
+            result = slmjax.train(spec, sessions=2)
+        assert sorted(result.failed) == [0, 1]
+        assert result.frame < 10**6
+        with pytest.raises(ValueError, match="all failed"):
+            result.best()
+
     def test_the_lab_reports_the_frame_and_averages_the_others(self):
         spec = spec_of("PPO", "probes:nan_reward", 2048, meta={"log_frequency": 256, "eval_episodes": 2})
         result = slmjax.train(spec, sessions=16)

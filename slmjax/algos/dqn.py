@@ -21,6 +21,7 @@ from slmjax import registry
 from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
 from slmjax.memory.replay import Batch
 from slmjax.nets.build import build
+from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
@@ -138,9 +139,7 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(learner, ring), metrics
 
-    return Agent(
-        init, act, update, observe, horizon=alg.training_frequency, warmup=alg.training_start_step, opt_steps=updates
-    )
+    return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates)
 
 
 def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:
@@ -155,5 +154,9 @@ def _optimizer(hp: HP) -> optax.GradientTransformation:
     return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
-DQN = Algorithm(DQNKeys, partial(make, picker=lambda online, target: target), (Discrete,), ("Replay",))
-DOUBLE_DQN = Algorithm(DQNKeys, partial(make, picker=lambda online, target: online), (Discrete,), ("Replay",))
+def _algorithm(picker: Picker) -> Algorithm:
+    return Algorithm(DQNKeys, partial(make, picker=picker), (Discrete,), ("Replay",), ACTOR_KEYS)
+
+
+DQN = _algorithm(lambda online, target: target)
+DOUBLE_DQN = _algorithm(lambda online, target: online)

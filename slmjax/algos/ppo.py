@@ -21,6 +21,7 @@ from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, weight
 from slmjax.algos.returns import discounts, gae
 from slmjax.algos.shuffle import permutation
 from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
+from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
 from slmjax.policies.distributions import action_head
 from slmjax.policies.schedules import Schedule
@@ -186,13 +187,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             learner = _see_observations(learner, rollout)
         return AgentState(learner), metrics
 
-    return Agent(init, act, update, _forget, horizon=alg.time_horizon, opt_steps=gradient_steps)
-
-
-def _forget(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
-    # PPO has no warm-up: a rollout that is not learned from is dropped.
-    del rollout, rng, hp
-    return state
+    return Agent(init, act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
 
 
 def _standardize(x: Array, weight: Array) -> Array:
@@ -220,4 +215,4 @@ def _see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
     return learner._replace(return_moments=moments, running_return=running)
 
 
-PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",))
+PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -42,15 +42,11 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         num_envs = jax.tree.leaves(obs)[0].shape[0]
         return jax.vmap(env.action_space.sample)(jax.random.split(rng, num_envs)), carry, ()
 
-    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
-        del rollout, rng, hp
-        return state
-
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         del rollout, rng, hp
         return state, {}
 
-    return Agent(init, act, update, observe, horizon=hp.algorithm.training_frequency)
+    return Agent(init, act, update, horizon=hp.algorithm.training_frequency)
 
 
 RANDOM = Algorithm(RandomKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ())

@@ -11,6 +11,7 @@ from slmjax.envs import make_env
 from slmjax.population import Population, make_population, stack
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
+from slmjax.spec.errors import brief
 from slmjax.spec.sections import Spec
 from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
 
@@ -49,20 +50,32 @@ def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
             f"These can: {', '.join(able)}.",
             "agent.algorithm.name",
         )
+    _refuse_unread(spec, algorithm)
     return algorithm.make(spec.hp, env)
+
+
+def _refuse_unread(spec: Spec, algorithm: Algorithm) -> None:
+    """A key that changes nothing is a mistake that its writer would like to hear of."""
+    usual = {field.name: field.default for field in dataclasses.fields(spec.agent.net)}
+    for name in algorithm.unread:
+        if name in usual and getattr(spec.agent.net, name) != usual[name]:
+            got = brief(repr(getattr(spec.agent.net, name)))
+            raise SpecError(f"{spec.agent.algorithm.name} has no use for it, got {got}.", f"agent.net.{name}")
 
 
 def _acts_in(name: str, env: VectorEnv) -> bool:
     return isinstance(env.action_space, registry.resolve("algorithm", name).actions)
 
 
-def make_session(spec: Spec) -> Program:
+def make_session(spec: Spec, env: VectorEnv | None = None) -> Program:
     """The program of one session of a spec: `init`, `segment`, `evaluate`, pure functions.
+
+    `env` stands in for the environments that the spec names.
 
     Raises:
         SpecError: see `make_agent`.
     """
-    env = make_env(spec.env)
+    env = env or make_env(spec.env)
     eval_env = make_env(dataclasses.replace(spec.env, num_envs=spec.meta.eval_episodes))
     return make_program(make_agent(spec, env), env, eval_env, spec.meta.log_frequency)
 

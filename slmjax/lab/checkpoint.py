@@ -4,6 +4,10 @@ A run is stored as its leaves by name, without the copies that pad a population,
 number of devices. The best learner of each session is part of its state.
 """
 
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,13 @@ import numpy as np
 from slmjax.lab.build import Trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run
+from slmjax.spec.dump import to_dict
+from slmjax.spec.errors import show
+from slmjax.spec.sections import Spec
 from slmjax.types import PyTree, UserError
 
+# What may change between two parts of one run: nothing that a session's past depends on.
+CHANGEABLE = ("env.max_frame", "meta.eval_frequency", "meta.checkpoint_frequency")
 KEEP = 2
 _NO_ROWS = "no rows yet"
 
@@ -33,6 +42,7 @@ class Checkpoints:
         if self._manager is None:
             import orbax.checkpoint as ocp
 
+            logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs it also raises
             options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, enable_async_checkpointing=True)
             self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
         return self._manager
@@ -57,14 +67,26 @@ class Checkpoints:
         sessions = _to_host(trial.population.unpad(run.sessions))
         # Orbax writes no empty mapping, and before the first row ends there is nothing to write.
         history = {name: np.array(values) for name, values in run.history.columns.items()} or {_NO_ROWS: np.zeros(1)}
-        about = {"frame": run.frame, "wall_t": run.history.wall_t, "sessions": run.history.size}
+        about = {"frame": run.frame, "wall_t": run.history.wall_t, "spec": to_dict(trial.spec)}
         args = ocp.args.Composite(
             sessions=ocp.args.StandardSave(sessions),
             history=ocp.args.StandardSave(history),
             about=ocp.args.JsonSave(about),
         )
-        if not manager.save(run.frame, args=args):
+        with self._writing():
+            saved = manager.save(run.frame, args=args)
+        if not saved:
             raise OSError(f"the checkpoint of frame {run.frame} was refused: a later one is there")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line what Orbax, which writes in the background, says of a failure in hundreds."""
+        try:
+            yield
+        except Exception as error:
+            said = str(error).splitlines()[0] if str(error) else repr(error)
+            text = f"cannot write a checkpoint to {self.folder}: ... {said[-160:]}"
+            raise OSError(text) from error
 
     def load(self, trial: Trial) -> Run:
         """The newest run that can be read; unreadable ones are noted in `damaged` and passed over.
@@ -93,6 +115,7 @@ class Checkpoints:
         names = ("sessions", "history", "about")
         readers = (ocp.args.StandardRestore(), ocp.args.StandardRestore(), ocp.args.JsonRestore())
         found = self._open().restore(step, args=ocp.args.Composite(**dict(zip(names, readers, strict=True))))
+        _check_same(found["about"]["spec"], trial.spec)
         sessions = trial.population.pad(_from_host(found["sessions"], trial))
         columns = {name: np.array(values) for name, values in found["history"].items() if name != _NO_ROWS}
         return Run(step, sessions, History(trial.population.size, found["about"]["wall_t"], columns))
@@ -100,9 +123,27 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until everything is on disk."""
         if self._manager is not None:
-            self._manager.wait_until_finished()
-            self._manager.close()
-            self._manager = None
+            manager, self._manager = self._manager, None
+            with self._writing():
+                manager.wait_until_finished()
+                manager.close()
+
+
+def _check_same(before: dict[str, Any], spec: Spec) -> None:
+    """Refuses to go on with a spec that is not the one that the checkpoint came from."""
+    old, new = dict(_dotted(before)), dict(_dotted(json.loads(json.dumps(to_dict(spec)))))
+    for name in [*old, *new]:
+        if old.get(name) != new.get(name) and name not in CHANGEABLE:
+            raise UserError(
+                f"the run was started with another spec: {name} was {show(old.get(name))} and is "
+                f"{show(new.get(name))}. Only {', '.join(CHANGEABLE)} may change."
+            )
+
+
+def _dotted(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(path, tree)]
+    return [pair for key, value in tree.items() for pair in _dotted(value, f"{path}.{key}" if path else key)]
 
 
 def _named(tree: PyTree) -> list[tuple[str, Any]]:

@@ -16,13 +16,13 @@ import numpy as np
 from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
-from slmjax.lab.build import Trial, make_agent, make_trial
+from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.report import write_report
 from slmjax.policies import schedules
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
-from slmjax.types import AgentState, PyTree, UserError
+from slmjax.types import AgentState, Key, PyTree, Step, UserError, VectorEnv
 
 UPDATES = 20  # updates that a dev run makes after its warm-up
 GIF_STEPS = 300
@@ -94,15 +94,33 @@ def _culprit(trial: Trial, sessions: Session, frame: int) -> str:
     """The operation and the line that make a number that is not one, in the row after `frame`."""
     one = jax.tree.map(lambda x: x[0], sessions)
     stop = frame + trial.program.row_frames
+    program = make_session(trial.spec, _watched(make_env(trial.spec.env), trial.spec.env.name))
     try:
         with jax.disable_jit(), jax.debug_nans(True):
-            trial.program.segment(one, trial.spec.hp, jnp.int32(frame), jnp.int32(stop))
+            program.segment(one, trial.spec.hp, jnp.int32(frame), jnp.int32(stop))
+    except UserError as error:
+        return str(error)
     except FloatingPointError as error:
         ours = [
             f for f in traceback.extract_tb(error.__traceback__) if f"{Path(jax.__file__).parent}" not in f.filename
         ]
         return f"not a number: {str(error).splitlines()[0]} {ours[-1].filename}:{ours[-1].lineno}: {ours[-1].line}"
-    return f"something is not finite after frame {frame}: an infinite loss, or a reward that is not a number"
+    return f"something is not finite after frame {frame}: an infinite loss or parameter"
+
+
+def _watched(env: VectorEnv, name: str) -> VectorEnv:
+    """`env`, to be stepped one operation at a time, that complains of what an environment must not return."""
+
+    def step(key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
+        state, out = env.step(key, state, action)
+        for what, value in (("a reward", out.reward), ("an observation", out.final_obs)):
+            for x in map(np.asarray, jax.tree.leaves(value)):
+                if x.dtype.kind == "f" and not np.isfinite(x).all():
+                    odd = x[~np.isfinite(x)].flat[0]
+                    raise UserError(f"{name} returned {what} that is not finite: {odd}.")
+        return state, out
+
+    return env._replace(step=step)
 
 
 def _row(run: Run) -> str:

@@ -46,7 +46,7 @@ def compile_segment(trial: Trial, run: Run) -> tuple[Run, float]:
 
 
 def learn(trial: Trial, run: Run, visit: Visit) -> Run:
-    """Continues a run to its budget, or until `visit` says no."""
+    """Continues a run to its budget, until `visit` says no, or until every session has failed."""
     program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
     wish = program.iteration_frames
     while run.frame < end:
@@ -58,12 +58,12 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
         seconds = time.perf_counter() - began
         run.history.append(program, logs, run.frame, stop, seconds, stop == end)
         if stop == end or _crossed(run.frame, stop, meta.eval_frequency, program.row_frames):
-            returns = trial.population.evaluate(sessions, trial.hp, stop, False)
+            returns = trial.population.evaluate(sessions, trial.hp, stop)
             run.history.note_evaluation(np.asarray(returns))
         pace = (stop - run.frame) / max(seconds, 1e-9)
         wish = int(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)))
         run = Run(stop, sessions, run.history)
-        if not visit(run):
+        if not visit(run) or len(run.history.failed()) == run.history.size:
             break
     return run
 

@@ -148,13 +148,12 @@ class Result:
     def policy(self, session: int, best: bool = False) -> Policy:
         """What a session learned; `best` takes the learner of its best row instead of the last.
 
-        That of a failed session is what it knew before the row in which it failed.
+        That of a failed session is that of its best row.
         """
         size = self.history.size
         if not -size <= session < size:
             raise IndexError(f"session {session} of a result that holds {size}")
         one = jax.tree.map(lambda x: x[session % size], (self.sessions.agent.learner, self.sessions.best))
-        best = best and bool(np.isfinite(one[1].score))
         learner = jax.tree.map(_alone, one[1].learner if best else one[0])
         label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
         label += ", its best row" if best else f", frame {self.frame}"
@@ -216,7 +215,10 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
     with _Interrupt() as stop, Progress(total, spec.meta.max_session, quiet) as progress:
         run, _ = compile_segment(trial, start(trial))
         run = learn(trial, run, lambda run: _show(progress, run) and not stop.requested)
-    if run.frame < total:
+    failed = run.history.failed()
+    if len(failed) == run.history.size:
+        warnings.warn(f"every session failed by frame {max(failed.values())}; see `failed`", stacklevel=2)
+    elif run.frame < total:
         warnings.warn(f"interrupted at frame {run.frame} of {total}; this is the result so far", stacklevel=2)
     return Result(spec, trial.population.unpad(run.sessions), run.history, run.frame)
 

@@ -4,12 +4,10 @@ from pathlib import Path
 
 from slmjax.lab import folder as folders
 from slmjax.lab.build import make_trial
+from slmjax.lab.checkpoint import CHANGEABLE
 from slmjax.lab.train import train
 from slmjax.spec import load_spec
 from slmjax.types import UserError
-
-# What may change between two parts of one run: nothing that a session's past depends on.
-CHANGEABLE = ("env.max_frame", "meta.eval_frequency", "meta.checkpoint_frequency")
 
 
 def resume(folder: Path, overrides: list[str], *, quiet: bool = False) -> int:

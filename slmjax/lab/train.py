@@ -59,7 +59,8 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
     with folders.locked(folder), StopRequest() as stop, Progress(total, spec.meta.max_session, quiet, log) as progress:
         run = checkpoints.load(trial) if resume and checkpoints.latest() is not None else start(trial)
         # Only now: a checkpoint that cannot be read must leave the record of the run as it is.
-        folders.write_spec(spec, folder)
+        if resume:
+            folders.write_spec(spec, folder)
         folders.write_manifest(spec, folder, "train", "running")
         for frame, problem in checkpoints.damaged.items():
             progress.say(f"the checkpoint of frame {frame} could not be read and is gone: {problem}")
@@ -79,6 +80,8 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
 def _warn(trial: Trial, run: Run, progress: Progress) -> None:
     """Says what a person would wish to know before waiting for a run that cannot learn."""
     spec = trial.spec
+    if spec.search:
+        progress.say("note: `search` is kept in the spec; this mode runs its base settings alone")
     warmup = trial.program.warmup_iterations * trial.program.iteration_frames
     if trial.program.opt_steps and budget(spec, trial.program) <= warmup:
         progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is longer than env.max_frame")
@@ -100,8 +103,9 @@ def _headline(trial: Trial, folder: Path, run: Run) -> str:
 def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], progress: Progress) -> int:
     """Writes what is left to write, tells what came out."""
     say = progress.say
-    complete = run.frame >= spec.env.max_frame
     failed = run.history.failed()
+    lost = len(failed) == run.history.size
+    complete = lost or run.frame >= spec.env.max_frame
     if run.history.rows:
         metrics = write_report(spec, run.history, folder)
         say(summary(metrics))
@@ -112,7 +116,14 @@ def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], progress:
     if not complete:
         say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {shlex.quote(str(folder))}")
         return EXIT_RESUMABLE
-    return 1 if len(failed) == run.history.size else 0
+    return 1 if lost else 0
+
+
+def _reason(metrics: dict[str, Any]) -> str:
+    """Why there is no return to show, where there is none."""
+    if metrics.get("final_return_ma") is not None:
+        return ""
+    return " (every session failed)" if len(metrics["failed"]) == metrics["num_sessions"] else " (no episode ended)"
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -122,6 +133,7 @@ def summary(metrics: dict[str, Any]) -> str:
     return (
         f"final_return_ma {show('final_return_ma')}"
         + (f" ± {spread:.1f}" if spread is not None else "")
+        + _reason(metrics)
         + f", greedy evaluation {show('final_eval_reward')}, strength {show('strength')}, "
         f"{metrics['num_sessions']} sessions"
     )

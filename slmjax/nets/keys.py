@@ -3,6 +3,9 @@
 from slmjax.nets.optim import OptimSpec
 from slmjax.spec.schema import hyper, key
 
+# Keys that only make sense with an actor beside the critic, and with a target network.
+ACTOR_KEYS = ("actor_init_std", "log_std_init", "shared", "critic_optim_spec", "critic_hid_layers")
+TARGET_KEYS = ("update_type", "update_frequency", "polyak_coef")
 LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
 
 

@@ -72,8 +72,3 @@ def at(hp: Any, frame: Any) -> Any:
     is_schedule = lambda node: isinstance(node, Schedule)  # noqa: E731
     now = jax.tree.map(lambda node: value(node, frame) if is_schedule(node) else node, hp, is_leaf=is_schedule)
     return now._replace(frame=frame)
-
-
-def final(hp: Any) -> Any:
-    """`hp` as it is after every schedule has ended: what a finished agent is evaluated with."""
-    return at(hp, jnp.asarray(jnp.iinfo(jnp.int32).max, jnp.int32))
