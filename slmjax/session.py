@@ -18,7 +18,7 @@ from slmjax.policies import schedules
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
 
 WINDOW = 100  # finished episodes that `total_reward` averages, as SLM Lab does
-MAX_ROWS = 100  # log rows that one call of `segment` can return
+MAX_ROWS = 1000  # log rows that one call of `segment` can return
 EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments that bound no episode
 
 _INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
@@ -39,13 +39,13 @@ class EpisodeStats(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The learner at the end of the row with the highest `total_reward` over a full window, and that score.
+    """The policy at the end of the row with the highest `total_reward` over a full window, and that score.
 
-    Until a window is full, the learner is that of the last row and the score `-inf`.
+    Until a window is full, the policy is that of the last row and the score `-inf`.
     """
 
     score: Array
-    learner: PyTree
+    policy: PyTree
 
 
 class OpenRow(NamedTuple):
@@ -70,10 +70,10 @@ class Session(NamedTuple):
         obs: what to act on next, `[E, ...]`.
         carry: recurrent carry, `[E, ...]` or `()`.
         stats: episode returns.
-        best: the best learner so far.
+        best: the best policy so far.
         row: the log row under way.
         failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
-            on the learner stays what `best` holds.
+            on the policy stays what `best` holds.
     """
 
     key: Key
@@ -135,7 +135,7 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         env_state, obs = env.reset(env_key)
         stats = EpisodeStats(jnp.zeros(env.num_envs), jnp.zeros(WINDOW), jnp.zeros((), jnp.int32))
         # Donation needs buffers of their own.
-        best, row = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.learner)), OpenRow({}, jnp.int32(0))
+        best, row = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy)), OpenRow({}, jnp.int32(0))
         failed = jnp.full((), -1, jnp.int32)
         session = Session(key, state, env_state, obs, agent.carry(env.num_envs), stats, best, row, failed)
         metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
@@ -180,10 +180,10 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
             end = jnp.minimum(stop, (first + i + 1) * row_frames)
             session = advance(carry[0], hp, start, (end - start) // size)
             # The condition is one for the whole population, so it stays a branch; no ring goes through it.
-            held, small = session.agent.memory, session._replace(agent=session.agent._replace(memory=()))
+            held, small = session.agent, session._replace(agent=AgentState(session.agent.policy), env=())
             closed = (end % row_frames == 0) | close
-            session, values = jax.lax.cond(closed, lambda s: _close_row(s, end), lambda s: (s, zeros), small)
-            session = session._replace(agent=session.agent._replace(memory=held))
+            small, values = jax.lax.cond(closed, lambda s: _close_row(s, end), lambda s: (s, zeros), small)
+            session = small._replace(agent=held._replace(policy=small.agent.policy), env=session.env)
             return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
 
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -191,7 +191,7 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
 
     def evaluate(session: Session, hp: HP, frame: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(session.key, _EVAL), frame)
-        return _evaluate(agent, eval_env, AgentState(session.agent.learner), schedules.at(hp, frame), key)
+        return _evaluate(agent, eval_env, session.agent.policy, schedules.at(hp, frame), key)
 
     return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
 
@@ -206,7 +206,7 @@ def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -
     def step(now: tuple, key: Key) -> tuple[tuple, tuple[Rollout, Array]]:
         env_state, obs, carry, running = now
         act_key, env_key = jax.random.split(key)
-        action, carry, extras = agent.act(session.agent, obs, carry, act_key, hp, False)
+        action, carry, extras = agent.act(session.agent.policy, obs, carry, act_key, hp, False)
         env_state, out = env.step(env_key, env_state, action)
         ended = out.terminated | out.truncated
         carry = jax.tree.map(lambda c, f: jnp.where(_expand(ended, c), f, c), carry, fresh)
@@ -248,21 +248,22 @@ def _close_row(session: Session, frame: Array) -> tuple[Session, dict[str, Array
 
 
 def _keep_best(session: Session, frame: Array) -> tuple[Session, Array]:
-    """The session with its best learner, and `total_reward` of this row (0 before the first episode ends).
+    """The session with its best policy, and `total_reward` of this row (0 before the first episode ends).
 
-    A session in which something is no longer finite is marked, and its learner becomes the best that it had. A row
-    may be one iteration, so this reads and writes each learner once.
+    A session in which something is no longer finite is marked, and its policy becomes the best that it had. What is
+    not of the policy shows in the metrics: a loss and a gradient are functions of it. A row may be one iteration, so
+    this must be cheap.
     """
-    stats, best, learner = session.stats, session.best, session.agent.learner
+    stats, best, policy = session.stats, session.best, session.agent.policy
     seen = jnp.arange(WINDOW) < stats.finished
     reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.maximum(jnp.sum(seen), 1)
     score = jnp.where(stats.finished >= WINDOW, reward, -jnp.inf)
-    fine = _all_finite((learner, stats)) & (session.failed < 0)
+    fine = _all_finite((policy, stats, session.row.sums)) & (session.failed < 0)
     better = fine & (score >= best.score)
-    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), learner, best.learner)
-    learner = jax.tree.map(lambda new, old: jnp.where(fine, new, old), learner, best.learner)
+    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), policy, best.policy)
+    policy = jax.tree.map(lambda new, old: jnp.where(fine, new, old), policy, best.policy)
     failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
-    agent, best = session.agent._replace(learner=learner), Best(jnp.where(better, score, best.score), kept)
+    agent, best = session.agent._replace(policy=policy), Best(jnp.where(better, score, best.score), kept)
     return session._replace(agent=agent, best=best, failed=failed), reward
 
 
@@ -271,7 +272,7 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
 
 
-def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key) -> Array:
+def _evaluate(agent: Agent, env: VectorEnv, policy: PyTree, hp: HP, key: Key) -> Array:
     """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them."""
     reset_key, step_key = jax.random.split(key)
     env_state, obs = env.reset(reset_key)
@@ -284,7 +285,7 @@ def _evaluate(agent: Agent, env: VectorEnv, state: AgentState, hp: HP, key: Key)
     def step(now: tuple) -> tuple:
         t, env_state, obs, carry, total, going = now
         act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
-        action, carry, _ = agent.act(state, obs, carry, act_key, hp, True)
+        action, carry, _ = agent.act(policy, obs, carry, act_key, hp, True)
         env_state, out = env.step(env_key, env_state, action)
         total = total + jnp.where(going & out.valid, out.reward, 0.0)
         return t + 1, env_state, out.obs, carry, total, going & ~(out.terminated | out.truncated)

@@ -128,12 +128,14 @@ class AgentState(NamedTuple):
     """Everything that an agent knows.
 
     Attributes:
-        learner: parameters, targets, optimiser and normalisers: small, and all that `act` needs.
-        memory: what it remembers; possibly very large, so nothing but `update` and `observe` touches it. `()` where
-            an agent has none, and in a policy that was taken out of a run.
+        policy: all that `act` reads: parameters, and statistics by which observations are normalised. The lab keeps a
+            copy of the best one, and gives it back to a session whose numbers are no longer finite.
+        learner: what `update` needs beside it: optimiser, targets, a critic that does not act.
+        memory: what it remembers; possibly very large, so nothing but `update` and `observe` touches it.
     """
 
-    learner: PyTree
+    policy: PyTree
+    learner: PyTree = ()
     memory: PyTree = ()
 
 
@@ -142,7 +144,8 @@ class Agent(NamedTuple):
 
     Attributes:
         init: `(key, hp) -> AgentState`.
-        act: `(state, obs [E, ...], carry, key, hp, greedy) -> (action [E, ...], carry, extras)`. `greedy` is static.
+        act: `(policy, obs [E, ...], carry, key, hp, greedy) -> (action [E, ...], carry, extras)`; `policy` is that of
+            `AgentState`, `greedy` is static.
         update: `(state, rollout, key, hp) -> (state, metrics)`; metrics are float32 scalars by name.
         horizon: `T`, the steps of each environment between two updates.
         observe: `(state, rollout, key, hp) -> state`; remembers without learning, for the warm-up. Default: nothing.

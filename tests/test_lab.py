@@ -91,7 +91,7 @@ class TestFolder:
         assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 0
         said = capsys.readouterr().out
         assert "every parameter changed" in said
-        assert ".agent.learner.params" in said
+        assert ".agent.policy.params" in said
         assert "grad_norm" in said
         folder = only(tmp_path / "data", "tiny_*")
         assert (folder / "graph" / "tiny_t0_s0.gif").stat().st_size > 1000

@@ -64,9 +64,8 @@ class DQNKeys:
 
 
 class Learner(NamedTuple):
-    """What a DQN knows beside its ring."""
+    """What a DQN knows beside its network and its ring."""
 
-    params: PyTree
     target: PyTree
     opt_state: PyTree
 
@@ -98,13 +97,10 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
-        learner = Learner(params, jax.tree.map(jnp.copy, params), _optimizer(hp).init(params))
-        return AgentState(learner, store.init())
+        return AgentState(params, Learner(jax.tree.map(jnp.copy, params), _optimizer(hp).init(params)), store.init())
 
-    def act(
-        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
-    ) -> tuple[Array, PyTree, PyTree]:
-        q = scores(state.learner.params, obs)
+    def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
+        q = scores(params, obs)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
@@ -132,12 +128,12 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
             return (params, opt_state), jnp.stack([value, q, optax.tree.norm(gradient)])
 
         repeated = jax.tree.map(lambda x: jnp.repeat(x, hp.algorithm.training_batch_iter, 0), picks)
-        (params, opt_state), logs = jax.lax.scan(learn, (state.learner.params, state.learner.opt_state), repeated)
-        learner = Learner(params, follow(target, params, hp, rollout_size), opt_state)
+        (params, opt_state), logs = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
+        learner = Learner(follow(target, params, hp, rollout_size), opt_state)
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
-        return AgentState(learner, ring), metrics
+        return AgentState(params, learner, ring), metrics
 
     return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates)
 

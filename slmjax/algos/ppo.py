@@ -63,13 +63,18 @@ class PPOKeys:
     normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
-class Learner(NamedTuple):
-    """What a PPO agent knows."""
+class Policy(NamedTuple):
+    """What a PPO agent acts by."""
 
     params: PyTree
-    opt_state: PyTree
     obs_moments: Any  # Moments, or () when observations are not normalised
-    return_moments: Any  # Moments, or ()
+
+
+class Learner(NamedTuple):
+    """What it knows beside."""
+
+    opt_state: PyTree
+    return_moments: Any  # Moments, or () when rewards are not scaled
     running_return: Any  # [E] discounted return of the episode under way, or ()
 
 
@@ -121,22 +126,21 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     net = build_actor_critic(hp.net, env.observation_space, head, env.action_space.shape)
     gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
 
-    def see(learner: Learner, obs: PyTree) -> PyTree:
-        return normalize.apply(learner.obs_moments, obs) if alg.normalize_obs else obs
+    def see(policy: Policy, obs: PyTree) -> PyTree:
+        return normalize.apply(policy.obs_moments, obs) if alg.normalize_obs else obs
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
         moments = normalize.init(jnp.zeros(env.observation_space.shape)) if alg.normalize_obs else ()
         returns = normalize.init(jnp.zeros(())) if alg.normalize_return else ()
         running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()
-        return AgentState(Learner(params, actor_critic_optimizer(hp.net).init(params), moments, returns, running))
+        learner = Learner(actor_critic_optimizer(hp.net).init(params), returns, running)
+        return AgentState(Policy(params, moments), learner)
 
-    def act(
-        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
-    ) -> tuple[Array, PyTree, PyTree]:
-        policy, value = net.both(state.learner.params, see(state.learner, obs))
-        raw = policy.mode() if greedy else policy.sample(rng)
-        return policy.action(raw), carry, Extras(raw, policy.log_prob(raw), value)
+    def act(policy: Policy, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
+        pi, value = net.both(policy.params, see(policy, obs))
+        raw = pi.mode() if greedy else pi.sample(rng)
+        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value)
 
     def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, dict[str, Array]]:
         policy, value = net.both(params, batch.obs)
@@ -158,15 +162,16 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         return total, logs
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        learner = _see_rewards(state.learner, rollout, hp) if alg.normalize_return else state.learner
+        policy, learner = state.policy, state.learner
+        learner = _see_rewards(learner, rollout, hp) if alg.normalize_return else learner
         reward = normalize.scale(learner.return_moments, rollout.reward) if alg.normalize_return else rollout.reward
-        v_t = net.value(learner.params, see(learner, rollout.final_obs))
+        v_t = net.value(policy.params, see(policy, rollout.final_obs))
         ended = rollout.terminated | rollout.truncated
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, rollout.extras.value, v_t, ended, hp.algorithm.lam)
         raw, log_prob, value = rollout.extras
         weight = rollout.valid.astype(jnp.float32)
-        samples = Sample(see(learner, rollout.obs), raw, log_prob, value, advantage, advantage + value, weight)
+        samples = Sample(see(policy, rollout.obs), raw, log_prob, value, advantage, advantage + value, weight)
         samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
@@ -178,14 +183,12 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
         orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))
         minibatches = orders.reshape(gradient_steps, alg.minibatch_size)
-        (params, opt_state), logs = jax.lax.scan(learn, (learner.params, learner.opt_state), minibatches)
+        (params, opt_state), logs = jax.lax.scan(learn, (policy.params, learner.opt_state), minibatches)
         metrics = jax.tree.map(jnp.mean, logs)
         metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
         metrics |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
-        learner = learner._replace(params=params, opt_state=opt_state)
-        if alg.normalize_obs:
-            learner = _see_observations(learner, rollout)
-        return AgentState(learner), metrics
+        moments = _see_observations(policy.obs_moments, rollout) if alg.normalize_obs else ()
+        return AgentState(Policy(params, moments), learner._replace(opt_state=opt_state)), metrics
 
     return Agent(init, act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
 
@@ -196,10 +199,10 @@ def _standardize(x: Array, weight: Array) -> Array:
     return (x - mean) / (deviation + 1e-8)
 
 
-def _see_observations(learner: Learner, rollout: Rollout) -> Learner:
+def _see_observations(moments: normalize.Moments, rollout: Rollout) -> normalize.Moments:
     flat = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
     weight = rollout.valid.reshape(-1).astype(jnp.float32)
-    return learner._replace(obs_moments=normalize.update(learner.obs_moments, flat, weight))
+    return normalize.update(moments, flat, weight)
 
 
 def _see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:

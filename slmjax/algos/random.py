@@ -35,10 +35,8 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         del rng, hp
         return AgentState(())
 
-    def act(
-        state: AgentState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
-    ) -> tuple[Array, PyTree, PyTree]:
-        del state, hp, greedy
+    def act(policy: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
+        del policy, hp, greedy
         num_envs = jax.tree.leaves(obs)[0].shape[0]
         return jax.vmap(env.action_space.sample)(jax.random.split(rng, num_envs)), carry, ()
 

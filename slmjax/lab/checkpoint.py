@@ -1,7 +1,7 @@
 """Complete checkpoints through Orbax: everything a run is, committed atomically, the last two kept.
 
 A run is stored as its leaves by name, without the copies that pad a population, so it can be continued on another
-number of devices. The best learner of each session is part of its state.
+number of devices. The best policy of each session is part of its state.
 """
 
 import contextlib

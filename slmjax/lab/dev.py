@@ -22,7 +22,7 @@ from slmjax.lab.report import write_report
 from slmjax.policies import schedules
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
-from slmjax.types import AgentState, Key, PyTree, Step, UserError, VectorEnv
+from slmjax.types import Key, PyTree, Step, UserError, VectorEnv
 
 UPDATES = 20  # updates that a dev run makes after its warm-up
 GIF_STEPS = 300
@@ -43,7 +43,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
     folders.write_manifest(trial.spec, folder, "dev", "running")
     say(f"{spec.name}: dev, {trial.spec.env.max_frame} frames of one session, NaN checks on\n{folder}")
     run, before = _checked_run(trial, say)
-    still = unchanged(before, run.sessions.agent.learner)
+    still = unchanged(before, run.sessions.agent)
     for name in still:
         say(f"CHECK FAILED: parameter {name} did not change in {run.frame} frames")
     if not still:
@@ -65,10 +65,10 @@ def _shorten(spec: Spec) -> Spec:
 
 
 def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
-    """The run at its end, and the learner that it began with."""
+    """The run at its end, and the agent, without its memory, that it began with."""
     run = start(trial)
     say(shapes(run.sessions))
-    before = jax.tree.map(np.array, run.sessions.agent.learner)
+    before = jax.tree.map(np.array, run.sessions.agent._replace(memory=()))
     kept = [jax.tree.map(jnp.copy, run.sessions), 0]  # a segment donates what it is given
 
     def visit(run: Run) -> bool:
@@ -132,19 +132,19 @@ def _row(run: Run) -> str:
 def shapes(session: Session) -> str:
     """Shape and dtype of every array of a session, one a line, without the axis of sessions.
 
-    The best learner, which looks like the agent's, is left out.
+    The best policy, which looks like the agent's, is left out.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(session._replace(best=session.best._replace(learner=())))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(session._replace(best=session.best._replace(policy=())))
     rows = [(jax.tree_util.keystr(path), f"{leaf.dtype}{list(leaf.shape[1:])}") for path, leaf in leaves]
     wide = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{wide}}  {shape}" for name, shape in rows)
 
 
 def unchanged(before: PyTree, after: PyTree) -> list[str]:
-    """Names of the parameters (`params` of a learner) that are the same in both."""
-    old, new = getattr(before, "params", ()), getattr(after, "params", ())
-    named, _ = jax.tree_util.tree_flatten_with_path(old)
-    pairs = zip(named, jax.tree.leaves(new), strict=True)
+    """Names of the parameters (of the policy, and what is called `params` in the learner) that are the same in both."""
+    params = lambda agent: (agent.policy, getattr(agent.learner, "params", ()))  # noqa: E731
+    named, _ = jax.tree_util.tree_flatten_with_path(params(before))
+    pairs = zip(named, jax.tree.leaves(params(after)), strict=True)
     return [jax.tree_util.keystr(path) for (path, a), b in pairs if np.array_equal(a, np.asarray(b))]
 
 
@@ -154,14 +154,14 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     if env.render is None:
         return f"no GIF: {trial.spec.env.name} cannot be drawn"
     agent = make_agent(trial.spec)  # acting knows no number of environments
-    learner = jax.tree.map(lambda x: x[0], run.sessions.agent.learner)
+    policy = jax.tree.map(lambda x: x[0], run.sessions.agent.policy)
     hp = schedules.at(trial.spec.hp, jnp.int32(run.frame))
     key = jax.random.key(trial.spec.meta.seed)
 
     @jax.jit
     def step(state: PyTree, obs: PyTree, carry: PyTree, key: jax.Array) -> tuple:
         act_key, env_key = jax.random.split(key)
-        action, carry, _ = agent.act(AgentState(learner), obs, carry, act_key, hp, True)
+        action, carry, _ = agent.act(policy, obs, carry, act_key, hp, True)
         state, out = env.step(env_key, state, action)
         return state, out.obs, carry, out.terminated | out.truncated
 

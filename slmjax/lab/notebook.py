@@ -20,7 +20,7 @@ from slmjax.lab.stop import StopRequest
 from slmjax.policies import schedules
 from slmjax.spec.errors import brief, fail
 from slmjax.spec.sections import Spec
-from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree
+from slmjax.types import HP, Agent, Array, Key, PyTree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +35,13 @@ class Policy:
     Attributes:
         label: whose it is, for people.
         agent: the pure functions it came from.
-        state: the learner, without its memory.
+        state: what it acts by, `AgentState.policy`.
         hp: hyperparameters at the end of training.
     """
 
     label: str
     agent: Agent
-    state: AgentState
+    state: PyTree
     hp: HP
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class Policy:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _act(agent: Agent, state: AgentState, obs: PyTree, hp: HP, key: Key | None) -> PyTree:
+def _act(agent: Agent, state: PyTree, obs: PyTree, hp: HP, key: Key | None) -> PyTree:
     num_envs = jax.tree.leaves(obs)[0].shape[0]
     used = jax.random.key(0) if key is None else key
     return agent.act(state, obs, agent.carry(num_envs), used, hp, key is None)[0]
@@ -146,18 +146,18 @@ class Result:
         return make_agent(self.spec)
 
     def policy(self, session: int, best: bool = False) -> Policy:
-        """What a session learned; `best` takes the learner of its best row instead of the last.
+        """What a session learned; `best` takes the policy of its best row instead of the last.
 
         That of a failed session is that of its best row.
         """
         size = self.history.size
         if not -size <= session < size:
             raise IndexError(f"session {session} of a result that holds {size}")
-        one = jax.tree.map(lambda x: x[session % size], (self.sessions.agent.learner, self.sessions.best))
-        learner = jax.tree.map(_alone, one[1].learner if best else one[0])
+        learned = self.sessions.best.policy if best else self.sessions.agent.policy
+        state = jax.tree.map(lambda x: _alone(x[session % size]), learned)
         label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
         label += ", its best row" if best else f", frame {self.frame}"
-        return Policy(label, self._agent, AgentState(learner), schedules.at(self.spec.hp, jnp.int32(self.frame)))
+        return Policy(label, self._agent, state, schedules.at(self.spec.hp, jnp.int32(self.frame)))
 
     @property
     def policies(self) -> list[Policy]:
