@@ -208,6 +208,8 @@ class Store(NamedTuple):
         sample: `(spec, ring, key, batches, frame) -> picks [batches, ...]`, after `frame` frames have been added.
         gather: `(spec, ring, pick, gamma, frame) -> memory.replay.Batch`, what one pick stands for.
         capacity: transitions that it holds.
+        rate: `(spec, ring, picks [batches, ...], error [batches, B]) -> ring`: takes note of how wrong the agent was
+            about what it drew, once for all batches of an update; nothing where sampling does not depend on it.
     """
 
     init: Callable[[], PyTree]
@@ -215,6 +217,7 @@ class Store(NamedTuple):
     sample: Callable[..., PyTree]
     gather: Callable[..., Any]
     capacity: int
+    rate: Callable[..., PyTree] = lambda spec, ring, picks, error: ring
 
 
 class Memory(NamedTuple):

@@ -1,6 +1,5 @@
 """Probe environments with known answers: five sessions each, and all of them must find the answer."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

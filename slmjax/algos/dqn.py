@@ -108,11 +108,12 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         del rng
         return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
-    def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, Array]:
+    def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
         q_tm1, q_t = scores(params, batch.obs), scores(target, batch.final_obs)
         q_t_selector = scores(jax.lax.stop_gradient(picker(params, target)), batch.final_obs)
         error = td_error(q_tm1, batch.action, q_target(batch.r_t, batch.discount_t, q_t, q_t_selector))
-        return weighted_mean(PUNISH[hp.net.loss_spec.name](error), batch.weight), jnp.mean(jnp.max(q_tm1, -1))
+        punished = PUNISH[hp.net.loss_spec.name](error) * batch.importance
+        return weighted_mean(punished, batch.weight), (jnp.mean(jnp.max(q_tm1, -1)), error)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         ring = store.add(state.memory, rollout, hp.frame)
@@ -120,15 +121,18 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         picks = store.sample(hp.memory, ring, rng, hp.algorithm.training_iter, written)
         target = state.learner.target
 
-        def learn(carry: tuple[PyTree, PyTree], pick: PyTree) -> tuple[tuple[PyTree, PyTree], Array]:
+        def learn(carry: tuple[PyTree, PyTree], pick: PyTree) -> tuple[tuple[PyTree, PyTree], tuple[Array, Array]]:
             params, opt_state = carry
             batch = store.gather(hp.memory, ring, pick, hp.algorithm.gamma, written)
-            (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
+            (value, (q, error)), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
             params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
-            return (params, opt_state), jnp.stack([value, q, optax.tree.norm(gradient)])
+            return (params, opt_state), (jnp.stack([value, q, optax.tree.norm(gradient)]), error)
 
         repeated = jax.tree.map(lambda x: jnp.repeat(x, hp.algorithm.training_batch_iter, 0), picks)
-        (params, opt_state), logs = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
+        (params, opt_state), (logs, error) = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
+        ring = store.rate(
+            hp.memory, ring, picks, error[hp.algorithm.training_batch_iter - 1 :: hp.algorithm.training_batch_iter]
+        )
         learner = Learner(follow(target, params, hp, rollout_size), opt_state)
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}

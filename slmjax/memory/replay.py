@@ -50,6 +50,7 @@ class Batch(NamedTuple):
         discount_t: `gamma^k` for a return of `k` steps, 0 where the episode terminated.
         final_obs: `s_t`, the state to bootstrap from.
         weight: 1, or 0 for a row that must not be learned from.
+        importance: what a loss is multiplied by where sampling was not uniform, at most 1.
     """
 
     obs: PyTree
@@ -58,6 +59,7 @@ class Batch(NamedTuple):
     discount_t: Array
     final_obs: PyTree
     weight: Array
+    importance: Array | float = 1.0
 
 
 def capacity(spec: Replay, rollout_size: int, num_envs: int = 1) -> int:
