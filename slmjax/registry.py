@@ -24,9 +24,16 @@ TABLES: dict[str, dict[str, str]] = {
         "DQN": "slmjax.algos.dqn:DQN",
         "DoubleDQN": "slmjax.algos.dqn:DOUBLE_DQN",
         "PPO": "slmjax.algos.ppo:PPO",
+        "ActorCritic": "slmjax.algos.actor_critic:ACTOR_CRITIC",
+        "SIL": "slmjax.algos.sil:SIL",
+        "PPOSIL": "slmjax.algos.sil:PPOSIL",
+        "Reinforce": "slmjax.algos.reinforce:REINFORCE",
+        "CrossEntropy": "slmjax.algos.reinforce:CROSS_ENTROPY",
     },
     "memory": {
         "OnPolicyBatchReplay": "slmjax.memory.rollout:ON_POLICY_BATCH_REPLAY",
+        "OnPolicyReplay": "slmjax.memory.rollout:ON_POLICY_REPLAY",
+        "SILReplay": "slmjax.memory.self_imitation:SIL_REPLAY",
         "Replay": "slmjax.memory.replay:REPLAY",
     },
     "net": {

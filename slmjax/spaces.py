@@ -132,3 +132,10 @@ class Dict:
 
 
 Space = Discrete | Box | MultiDiscrete | MultiBinary | Dict
+
+
+def zeros(space: Space, *leading: int) -> Any:
+    """Zeros shaped like a value of the space, behind axes `leading`; a `Dict` gives a dict."""
+    if isinstance(space, Dict):
+        return {name: zeros(part, *leading) for name, part in space.spaces.items()}
+    return jnp.zeros((*leading, *space.shape), space.dtype)

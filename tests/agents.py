@@ -6,6 +6,7 @@ import slmjax
 
 NET = {"hid_layers": [32], "clip_grad_val": 10.0, "optim_spec": {"name": "Adam", "lr": 5e-3}}
 PPO = {"name": "PPO", "time_horizon": 32, "minibatch_size": 64, "training_epoch": 4, "entropy_coef_spec": 0.0}
+A2C = {"name": "ActorCritic", "training_frequency": 8, "entropy_coef_spec": 0.0}
 DQN = {
     "name": "DQN",
     "training_frequency": 4,
@@ -14,10 +15,19 @@ DQN = {
     "explore_var_spec": {"name": "linear_decay", "start_val": 1.0, "end_val": 0.1, "end_step": 8000},
 }
 REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
+SIL_REPLAY = {"name": "SILReplay", "batch_size": 64, "max_size": 2048}
 TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
 
 AGENTS = {
     "PPO": {"algorithm": PPO, "net": NET},
+    "ActorCritic": {"algorithm": A2C, "net": NET},
+    "Reinforce": {
+        "algorithm": {"name": "Reinforce", "training_frequency": 16, "normalize_advantages": False},
+        "net": NET,
+    },
+    "CrossEntropy": {"algorithm": {"name": "CrossEntropy", "training_frequency": 64, "elite": 0.5}, "net": NET},
+    "SIL": {"algorithm": A2C | {"name": "SIL"}, "memory": SIL_REPLAY, "net": NET},
+    "PPOSIL": {"algorithm": PPO | {"name": "PPOSIL"}, "memory": SIL_REPLAY, "net": NET},
     "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
     "DoubleDQN": {"algorithm": DQN | {"name": "DoubleDQN"}, "memory": REPLAY, "net": NET | TARGET},
 }

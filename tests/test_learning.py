@@ -7,7 +7,7 @@ import pytest
 from agents import spec_of
 
 import slmjax
-from slmjax.algos import ppo
+from slmjax.algos import on_policy
 from slmjax.memory import replay
 from slmjax.nets.build import build
 from slmjax.types import Box, Tail
@@ -129,7 +129,7 @@ class TestTimeLimit:
         np.testing.assert_allclose(time_limit_values(algorithm), 50.0, atol=1.0)
 
     def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(self, algorithm, monkeypatch):
-        real_gae, real_gather = ppo.gae, replay.gather
+        real_gae, real_gather = on_policy.gae, replay.gather
 
         def deadly_gae(r_t, discount_t, v_tm1, v_t, ended, lam):
             return real_gae(r_t, discount_t * (1.0 - ended), v_tm1, v_t, ended, lam)
@@ -137,7 +137,7 @@ class TestTimeLimit:
         def deadly_gather(spec, ring, *args, **kwargs):
             return real_gather(spec, ring._replace(terminated=ring.terminated | ring.truncated), *args, **kwargs)
 
-        monkeypatch.setattr(ppo, "gae", deadly_gae)
+        monkeypatch.setattr(on_policy, "gae", deadly_gae)
         monkeypatch.setattr(replay, "gather", deadly_gather)
         assert (np.abs(time_limit_values(algorithm) - 50.0) > 1.0).all()
 

@@ -67,3 +67,10 @@ def weighted_mean(x: Array, weight: Array) -> Array:
     """Mean of `x` over the entries with weight, whatever the others hold; 0 if there are none. Same shapes."""
     same_shape(x, weight)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0.0)) / jnp.maximum(jnp.sum(weight), 1e-8)
+
+
+def standardize(x: Array, weight: Array) -> Array:
+    """`(x - mean) / std` by the mean and deviation of the entries with weight."""
+    mean = weighted_mean(x, weight)
+    deviation = jnp.sqrt(weighted_mean((x - mean) ** 2, weight))
+    return (x - mean) / (deviation + 1e-8)

@@ -5,25 +5,19 @@
     `training_epoch` times, over shuffled minibatches: descend
         clipped surrogate + val_loss_coef * value loss - entropy_coef * entropy
 
-Observation statistics are those of the time of acting while a rollout is learned from (so the first ratio is exactly
-1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return (Engstrom
-et al. 2020, "reward scaling"); reported returns stay raw.
+Acting, normalisers and advantages are those of `on_policy.py`.
 """
-
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax.algos import normalize
-from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, weighted_mean
-from slmjax.algos.returns import discounts, gae
+from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, standardize, weighted_mean
+from slmjax.algos.on_policy import Policy, Sample, on_policy
 from slmjax.algos.shuffle import permutation
-from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
+from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
-from slmjax.policies.distributions import action_head
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -63,47 +57,12 @@ class PPOKeys:
     normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
-class Policy(NamedTuple):
-    """What a PPO agent acts by."""
-
-    params: PyTree
-    obs_moments: Any  # Moments, or () when observations are not normalised
-
-
-class Learner(NamedTuple):
-    """What it knows beside."""
-
-    opt_state: PyTree
-    return_moments: Any  # Moments, or () when rewards are not scaled
-    running_return: Any  # [E] discounted return of the episode under way, or ()
-
-
-class Extras(NamedTuple):
-    """What acting leaves for learning, `[T, E, ...]`."""
-
-    raw: Array  # the draw before clipping or squashing
-    log_prob: Array
-    value: Array
-
-
-class Sample(NamedTuple):
-    """One transition as the loss needs it, `[B, ...]`."""
-
-    obs: PyTree
-    raw: Array
-    log_prob: Array
-    value: Array
-    advantage: Array
-    target: Array
-    weight: Array
-
-
 def make(hp: HP, env: VectorEnv) -> Agent:
     """A PPO agent.
 
     Raises:
         SpecError: a rollout that does not divide into minibatches, minibatches of one whose advantages are to be
-            standardised, or a distribution that does not fit or cannot be learned.
+            standardised; see also `on_policy`.
     """
     alg, size = hp.algorithm, hp.algorithm.time_horizon * env.num_envs
     if size % alg.minibatch_size:
@@ -118,33 +77,12 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             "got 1.",
             "agent.algorithm.minibatch_size",
         )
-    if alg.normalize_obs and not (
-        isinstance(env.observation_space, Box) and env.observation_space.dtype == jnp.float32
-    ):
-        raise SpecError(f"expected float observations, got {env.observation_space}.", "agent.algorithm.normalize_obs")
-    head = action_head(alg.action_pdtype, env.action_space, learnable=True)
-    net = build_actor_critic(hp.net, env.observation_space, head, env.action_space.shape)
+    parts = on_policy(hp, env)
     gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
 
-    def see(policy: Policy, obs: PyTree) -> PyTree:
-        return normalize.apply(policy.obs_moments, obs) if alg.normalize_obs else obs
-
-    def init(rng: Key, hp: HP) -> AgentState:
-        params = net.init(rng, hp.net)
-        moments = normalize.init(jnp.zeros(env.observation_space.shape)) if alg.normalize_obs else ()
-        returns = normalize.init(jnp.zeros(())) if alg.normalize_return else ()
-        running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()
-        learner = Learner(actor_critic_optimizer(hp.net).init(params), returns, running)
-        return AgentState(Policy(params, moments), learner)
-
-    def act(policy: Policy, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        pi, value = net.both(policy.params, see(policy, obs))
-        raw = pi.mode() if greedy else pi.sample(rng)
-        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value)
-
     def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, dict[str, Array]]:
-        policy, value = net.both(params, batch.obs)
-        advantage = _standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
+        policy, value = parts.net.both(params, batch.obs)
+        advantage = standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
         log_ratio = policy.log_prob(batch.raw) - batch.log_prob
         clip, punish = hp.algorithm.clip_eps_spec, PUNISH[hp.net.loss_spec.name]
         mean = lambda x: weighted_mean(x, batch.weight)  # noqa: E731
@@ -162,16 +100,8 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         return total, logs
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        policy, learner = state.policy, state.learner
-        learner = _see_rewards(learner, rollout, hp) if alg.normalize_return else learner
-        reward = normalize.scale(learner.return_moments, rollout.reward) if alg.normalize_return else rollout.reward
-        v_t = net.value(policy.params, see(policy, rollout.final_obs))
-        ended = rollout.terminated | rollout.truncated
-        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
-        advantage = gae(reward, discount_t, rollout.extras.value, v_t, ended, hp.algorithm.lam)
-        raw, log_prob, value = rollout.extras
-        weight = rollout.valid.astype(jnp.float32)
-        samples = Sample(see(policy, rollout.obs), raw, log_prob, value, advantage, advantage + value, weight)
+        learner = parts.see_rewards(state.learner, rollout, hp)
+        samples = parts.samples(state.policy, learner, rollout, hp)
         samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
@@ -183,39 +113,14 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
         orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))
         minibatches = orders.reshape(gradient_steps, alg.minibatch_size)
-        (params, opt_state), logs = jax.lax.scan(learn, (policy.params, learner.opt_state), minibatches)
+        (params, opt_state), logs = jax.lax.scan(learn, (state.policy.params, learner.opt_state), minibatches)
         metrics = jax.tree.map(jnp.mean, logs)
         metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
         metrics |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
-        moments = _see_observations(policy.obs_moments, rollout) if alg.normalize_obs else ()
-        return AgentState(Policy(params, moments), learner._replace(opt_state=opt_state)), metrics
+        policy = Policy(params, parts.see_observations(state.policy.obs_moments, rollout))
+        return AgentState(policy, learner._replace(opt_state=opt_state)), metrics
 
-    return Agent(init, act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
-
-
-def _standardize(x: Array, weight: Array) -> Array:
-    mean = weighted_mean(x, weight)
-    deviation = jnp.sqrt(weighted_mean((x - mean) ** 2, weight))
-    return (x - mean) / (deviation + 1e-8)
-
-
-def _see_observations(moments: normalize.Moments, rollout: Rollout) -> normalize.Moments:
-    flat = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
-    weight = rollout.valid.reshape(-1).astype(jnp.float32)
-    return normalize.update(moments, flat, weight)
-
-
-def _see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
-    def step(running: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        reward, ended, valid = now
-        running = jnp.where(valid, hp.algorithm.gamma * running + reward, running)
-        return jnp.where(ended, 0.0, running), running
-
-    ended = rollout.terminated | rollout.truncated
-    running, returns = jax.lax.scan(step, learner.running_return, (rollout.reward, ended, rollout.valid))
-    weight = rollout.valid.reshape(-1).astype(jnp.float32)
-    moments = normalize.update(learner.return_moments, returns.reshape(-1), weight)
-    return learner._replace(return_moments=moments, running_return=running)
+    return Agent(parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
 
 
 PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Dict, Key, Memory, PyTree, Rollout, Space, SpecError, Store, VectorEnv
+from slmjax.types import Array, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
 
 
 @hyper
@@ -93,15 +94,9 @@ def capacity(spec: Replay, rollout_size: int, num_envs: int = 1) -> int:
 
 def example(env: VectorEnv) -> Transition:
     """One transition of an environment: shapes and dtypes, no values."""
-    obs = _zeros(env.observation_space)
+    obs = zeros(env.observation_space)
     flag = jnp.zeros((), bool)
-    return Transition(obs, _zeros(env.action_space), jnp.zeros(()), flag, flag, obs, flag)
-
-
-def _zeros(space: Space) -> PyTree:
-    if isinstance(space, Dict):
-        return {name: _zeros(part) for name, part in space.spaces.items()}
-    return jnp.zeros(space.shape, space.dtype)
+    return Transition(obs, zeros(env.action_space), jnp.zeros(()), flag, flag, obs, flag)
 
 
 def init(example: Transition, rows: int) -> Transition:

@@ -12,3 +12,13 @@ class OnPolicyBatchReplay:
 
 
 ON_POLICY_BATCH_REPLAY = Memory(OnPolicyBatchReplay, "rollout")
+
+
+@hyper
+class OnPolicyReplay:
+    """The memory of methods that learn from whole episodes; `Agent.update` keeps those under way."""
+
+    name: str = key(default="OnPolicyReplay", doc="name of the memory")
+
+
+ON_POLICY_REPLAY = Memory(OnPolicyReplay, "episodes")

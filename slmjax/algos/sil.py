@@ -1,0 +1,126 @@
+"""Self-imitation learning on top of a policy gradient (Oh et al. 2018): SIL beside A2C, PPOSIL beside PPO.
+
+    update as A2C or PPO does
+    remember the rollout; `training_iter` times sample steps (s, a, R) whose episode has ended, and
+    `training_batch_iter` times descend, where the return was better than thought, (R - V(s))+ = max(R - V(s), 0), on
+        sil_policy_loss_coef * -log pi(a|s) (R - V(s))+  +  sil_val_loss_coef * (R - V(s))+^2 / 2
+
+R is the true discounted return of the episode from there on, so it needs `normalize_return: false`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.algos import actor_critic, ppo
+from slmjax.algos.losses import weighted_mean
+from slmjax.algos.on_policy import on_policy
+from slmjax.memory import self_imitation
+from slmjax.memory.self_imitation import Imitable
+from slmjax.nets.actor_critic import actor_critic_optimizer
+from slmjax.nets.keys import TARGET_KEYS
+from slmjax.nets.optim import descend
+from slmjax.spaces import zeros
+from slmjax.spec.schema import hyper, key
+from slmjax.types import (
+    HP,
+    Agent,
+    AgentState,
+    Algorithm,
+    Array,
+    Box,
+    Discrete,
+    Key,
+    PyTree,
+    Rollout,
+    SpecError,
+    VectorEnv,
+)
+
+
+@hyper
+class SILKeys(actor_critic.ActorCriticKeys):
+    """`agent.algorithm` of name `SIL`."""
+
+    name: str = key(default="SIL", doc="name of the algorithm")
+    sil_policy_loss_coef: float = key(default=1.0, doc="weight of the imitation of actions", low=0)
+    sil_val_loss_coef: float = key(default=0.01, doc="weight of the imitation of returns", low=0)
+    training_iter: int = key(default=4, doc="batches of past steps after each rollout", low=1)
+    training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
+
+
+@hyper
+class PPOSILKeys(ppo.PPOKeys):
+    """`agent.algorithm` of name `PPOSIL`."""
+
+    name: str = key(default="PPOSIL", doc="name of the algorithm")
+    sil_policy_loss_coef: float = key(default=1.0, doc="weight of the imitation of actions", low=0)
+    sil_val_loss_coef: float = key(default=0.01, doc="weight of the imitation of returns", low=0)
+    training_iter: int = key(default=4, doc="batches of past steps after each rollout", low=1)
+    training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
+
+
+def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> Agent:
+    """The agent of `base`, which also imitates what it did better than it expected.
+
+    Raises:
+        SpecError: episodes have no bound, a memory smaller than a rollout, or scaled rewards; see also `on_policy`.
+    """
+    if env.max_steps is None:
+        raise SpecError("expected a limit, for this algorithm waits for the ends of episodes, got none.", "env.max_t")
+    if hp.algorithm.normalize_return:
+        raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
+    agent, parts, longest = base(hp, env), on_policy(hp, env), env.max_steps
+    rollout_size = agent.horizon * env.num_envs
+    size = self_imitation.capacity(hp.memory, rollout_size)
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        state = agent.init(rng, hp)
+        obs = zeros(env.observation_space, env.num_envs)
+        raw = jax.eval_shape(lambda: agent.act(state.policy, obs, (), rng, hp, False)[2].raw)
+        return state._replace(memory=self_imitation.init(size, longest, agent.horizon, obs, raw))
+
+    def loss(params: PyTree, batch: Imitable, hp: HP) -> tuple[Array, Array]:
+        policy, value = parts.net.both(params, batch.obs)
+        better = jnp.maximum(batch.to_go - value, 0.0)
+        imitation = -policy.log_prob(batch.raw) * jax.lax.stop_gradient(better)
+        total = hp.algorithm.sil_policy_loss_coef * imitation + hp.algorithm.sil_val_loss_coef * 0.5 * better**2
+        return weighted_mean(total, batch.weight), weighted_mean((better > 0).astype(jnp.float32), batch.weight)
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        base_key, sample_key = jax.random.split(rng)
+        after, metrics = agent.update(state, rollout, base_key, hp)
+        past = self_imitation.add(state.memory, rollout, rollout.extras.raw, hp.frame, hp.algorithm.gamma)
+        written, waiting = hp.frame + rollout_size, longest * env.num_envs
+        picks = self_imitation.sample(hp.memory, past, sample_key, hp.algorithm.training_iter, written, waiting)
+
+        def learn(carry: tuple[PyTree, PyTree], pick: Array) -> tuple[tuple[PyTree, PyTree], Array]:
+            params, opt_state = carry
+            batch = jax.tree.map(lambda x: x[pick], past.ring)
+            batch = batch._replace(obs=parts.see(state.policy, batch.obs))
+            (value, share), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
+            moved = descend(actor_critic_optimizer(hp.net), gradient, opt_state, params)
+            some = jnp.sum(batch.weight) > 0  # else an optimiser's momentum would act alone
+            carry = jax.tree.map(lambda new, old: jnp.where(some, new, old), moved, carry)
+            return carry, jnp.stack([value, share, optax.tree.norm(gradient)])
+
+        repeated = jnp.repeat(picks, hp.algorithm.training_batch_iter, 0)
+        (params, opt_state), logs = jax.lax.scan(learn, (after.policy.params, after.learner.opt_state), repeated)
+        value, share, norm = logs.mean(0)
+        metrics |= {"sil_loss": value, "sil_share": share, "sil_grad_norm": norm}
+        policy, learner = after.policy._replace(params=params), after.learner._replace(opt_state=opt_state)
+        return AgentState(policy, learner, past), metrics
+
+    steps = hp.algorithm.training_iter * hp.algorithm.training_batch_iter
+    return agent._replace(init=init, update=update, opt_steps=agent.opt_steps + steps)
+
+
+def _algorithm(hyper: type, base: Callable[[HP, VectorEnv], Agent]) -> Algorithm:
+    return Algorithm(hyper, partial(make, base=base), (Discrete, Box), ("SILReplay",), TARGET_KEYS)
+
+
+SIL = _algorithm(SILKeys, actor_critic.make)
+PPOSIL = _algorithm(PPOSILKeys, ppo.make)
