@@ -22,7 +22,10 @@ _FORM = "[channels, kernel, stride, padding, dilation] (the last three: 1, 0 and
 
 @hyper
 class ConvNet(LayerKeys):
-    """`agent.net` of type `ConvNet`. Images are `[height, width, channels]`; bytes are divided by 255."""
+    """`agent.net` of type `ConvNet` or `DuelingConvNet`.
+
+    Images are `[height, width, channels]`, square kernels go over them; bytes are divided by 255.
+    """
 
     type: str = key(default="ConvNet", doc="name of the network")
     conv_hid_layers: str | tuple[tuple[int | str, ...], ...] = key(
@@ -31,13 +34,6 @@ class ConvNet(LayerKeys):
     )
     fc_hid_layers: tuple[int, ...] = key(default=(512,), doc="width of each dense layer behind the images", low=1)
     hid_layers_activation: str = key(default="relu", doc="any flax activation")
-
-
-@hyper
-class DuelingConvNet(ConvNet):
-    """`agent.net` of type `DuelingConvNet`: critics with a number an action are a value and advantages."""
-
-    type: str = key(default="DuelingConvNet", doc="name of the network")
 
 
 class ConvLayer(NamedTuple):
@@ -189,4 +185,4 @@ def build(
 
 
 CONV_NET = Network(ConvNet, build)
-DUELING_CONV_NET = Network(DuelingConvNet, partial(build, dueling=True))
+DUELING_CONV_NET = Network(ConvNet, partial(build, dueling=True))

@@ -26,7 +26,10 @@ class Heads(dict[str, Widths]):
 
 @hyper
 class MLPNet(LayerKeys):
-    """`agent.net` of type `MLPNet`: dense layers, then one tail for each thing that the algorithm predicts."""
+    """`agent.net` of type `MLPNet` or `DuelingMLPNet`: dense layers, then a tail for each thing that is predicted.
+
+    Dueling, a critic that puts out a number an action is a value and advantages (Wang et al. 2016).
+    """
 
     type: str = key(default="MLPNet", doc="name of the network")
     head_hid_layers: tuple[int, ...] | dict[str, tuple[int, ...]] | None = key(
@@ -44,13 +47,6 @@ class MLPNet(LayerKeys):
     def __post_init__(self) -> None:
         if isinstance(self.head_hid_layers, dict):
             object.__setattr__(self, "head_hid_layers", Heads(self.head_hid_layers))
-
-
-@hyper
-class DuelingMLPNet(MLPNet):
-    """`agent.net` of type `DuelingMLPNet`: critics with a number an action are a value and advantages."""
-
-    type: str = key(default="DuelingMLPNet", doc="name of the network")
 
 
 class MLP(nn.Module):
@@ -139,4 +135,4 @@ def _heads(spec: MLPNet, space: Space) -> tuple[Widths, ...]:
 
 
 MLP_NET = Network(MLPNet, build)
-DUELING_MLP_NET = Network(DuelingMLPNet, partial(build, dueling=True))
+DUELING_MLP_NET = Network(MLPNet, partial(build, dueling=True))
