@@ -111,9 +111,9 @@ def _joined(spec: NetKeys, space: Space, policy_tail: Tail, value_tail: Tail, re
         return fresh if jax.tree.leaves(fresh) else ()
 
     def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
-        done = {name: net.apply(params[name], obs, carry and carry[name]) for name, net in parts.items()}
+        done = {name: net.apply(params[name], obs, carry[name] if carry else ()) for name, net in parts.items()}
         outputs = tuple(x for out, _ in done.values() for x in out)
-        return outputs, carry and {name: left for name, (_, left) in done.items()}
+        return outputs, {name: left for name, (_, left) in done.items()} if carry else ()
 
     def over_time(params: PyTree, obs: PyTree, carry: PyTree, ended: Array) -> tuple[tuple[Array, ...], PyTree, PyTree]:
         done = {name: steps(net, params[name], obs, carry[name], ended) for name, net in parts.items()}
