@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017), discrete and continuous.
+"""Proximal policy optimisation (Schulman et al. 2017), in every action space.
 
     act for `time_horizon` steps, keeping the log-probability and the value of each
     advantages by GAE, bootstrapped from the true successors
@@ -35,6 +35,8 @@ from slmjax.types import (
     Box,
     Discrete,
     Key,
+    MultiBinary,
+    MultiDiscrete,
     PyTree,
     Rollout,
     SpecError,
@@ -218,4 +220,4 @@ def _see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
     return learner._replace(return_moments=moments, running_return=running)
 
 
-PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",), TARGET_KEYS)
+PPO = Algorithm(PPOKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ("OnPolicyBatchReplay",), TARGET_KEYS)

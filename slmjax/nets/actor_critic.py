@@ -11,6 +11,7 @@ from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
 from slmjax.nets.optim import optimizer
 from slmjax.policies.distributions import ActionHead
+from slmjax.policies.masks import masking
 from slmjax.types import Array, Key, PyTree, Space, SpecError, Tail
 
 
@@ -31,11 +32,12 @@ class ActorCritic(NamedTuple):
 
 
 def build_actor_critic(spec: NetKeys, observation_space: Space, head: ActionHead, action_shape: Any) -> ActorCritic:
-    """The networks that a spec describes.
+    """The networks that a spec describes. Where observations hold a mask of valid actions, the policy keeps to it.
 
     Raises:
-        SpecError: unknown names, or a critic's keys together with `shared: true`.
+        SpecError: unknown names, a critic's keys together with `shared: true`, or a mask that does not fit.
     """
+    mask = masking(observation_space, head.choices)
     policy_tail, value_tail = Tail(head.width, "actor"), Tail(1, "critic")
     if spec.shared:
         for name in ("critic_hid_layers", "critic_optim_spec"):
@@ -60,13 +62,13 @@ def build_actor_critic(spec: NetKeys, observation_space: Space, head: ActionHead
         if not spec.shared:
             return policy(params, obs), value(params, obs)
         (output, v), _ = trunk.apply(params["actor"], obs, ())
-        return head.distribution(output, params.get("log_std")), v[..., 0]
+        return head.distribution(mask(output, obs), params.get("log_std")), v[..., 0]
 
     def policy(params: PyTree, obs: PyTree) -> Any:
         if spec.shared:
             return both(params, obs)[0]
         (output,), _ = actor.apply(params["actor"], obs, ())
-        return head.distribution(output, params.get("log_std"))
+        return head.distribution(mask(output, obs), params.get("log_std"))
 
     def value(params: PyTree, obs: PyTree) -> Array:
         if spec.shared:
