@@ -134,21 +134,24 @@ def _beta(space: Box) -> ActionHead:
 
 
 def _multivariate(space: Box, state_std: bool) -> ActionHead:
-    """The output holds the mean, the logarithms of the factor's diagonal, and its entries below the diagonal.
+    """The output holds the mean, the logarithms of the `n` scales, and what is below the diagonal of a factor `U`.
 
-    A free `log_std` is added to the logarithms, so that `log_std_init` says how wide the policy starts.
+    The Cholesky factor is `diag(scales) U` with ones on the diagonal of `U`: how wide a policy is and how its entries
+    hang together are learned apart, and a scale at its lower limit leaves the inverse finite. A free `log_std` is added
+    to the logarithms, so that `log_std_init` says how wide the policy starts.
     """
     low, high, shape = space.low, space.high, space.shape
     size = math.prod(shape)
     below = size * (size - 1) // 2
-    place = np.full((size, size), size + below)  # a factor's entries in (diagonal, below, zero)
-    place[np.diag_indices(size)] = np.arange(size)
-    place[np.tril_indices(size, -1)] = size + np.arange(below)
+    place = np.full((size, size), below)  # where in (below the diagonal, 0, 1) each entry of U is
+    place[np.tril_indices(size, -1)] = np.arange(below)
+    place[np.diag_indices(size)] = below + 1
 
     def distribution(output: Array, log_std: Any) -> MultivariateNormal:
-        loc, diagonal, lower = jnp.split(output, (size, 2 * size), -1)
-        shift = 0.0 if log_std is None else log_std.reshape(-1)
-        entries = jnp.concatenate([_scale(diagonal + shift), lower, jnp.zeros_like(loc[..., :1])], -1)
-        return MultivariateNormal(_shaped(loc, shape), entries[..., place], low, high, len(shape))
+        loc, logarithms, lower = jnp.split(output, (size, 2 * size), -1)
+        scale = _scale(logarithms if log_std is None else logarithms + log_std.reshape(-1))
+        constants = jnp.broadcast_to(jnp.array([0.0, 1.0], output.dtype), (*output.shape[:-1], 2))
+        tril = scale[..., None] * jnp.concatenate([lower, constants], -1)[..., place]
+        return MultivariateNormal(_shaped(loc, shape), tril, low, high, len(shape))
 
     return ActionHead(2 * size + below, not state_std, distribution)
