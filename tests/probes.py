@@ -161,7 +161,7 @@ def valley() -> Env:
     """One constant observation, one step, Box[(-2, -1), (5, 3)]: a quadratic peak that is narrow across a diagonal.
 
     With `u` the action rescaled to [-1, 1], the reward is `-(u - c)^T A (u - c) / 2`, `A = [[1, -0.8], [-0.8, 1]]`. The
-    best action is (0.8, 1.6), its value 0. With an entropy bonus `beta` the best policy is normal in `u` with covariance
+    best action is (0.8, 1.6), worth 0. With an entropy bonus `beta` the best policy is normal in `u`, with covariance
     `beta A^-1`, whose correlation is 0.8. Fails: a covariance that is a diagonal in disguise.
     """
     low, high = np.array([-2.0, -1.0]), np.array([5.0, 3.0])
