@@ -10,12 +10,14 @@ from scipy import special, stats
 import slmjax
 from slmjax.algos import dqn
 from slmjax.algos.losses import q_target
+from slmjax.envs import vectorize
+from slmjax.envs.check import check_env
 from slmjax.nets import actor_critic
 from slmjax.nets.build import build
 from slmjax.policies.distributions import Argmax, Categorical, GumbelSoftmax, MultiCategorical
 from slmjax.policies.exploration import POLICIES, epsilon_greedy
 from slmjax.policies.masks import masked, masking, offered
-from slmjax.types import Box, Dict, Discrete, MultiBinary, SpecError, Tail
+from slmjax.types import Box, Dict, Discrete, Env, MultiBinary, SpecError, Tail
 
 FAIR = 1e-3  # p-value (keys are fixed) above which nothing contradicts a claim
 SESSIONS = 5
@@ -176,6 +178,24 @@ def test_a_mask_that_does_not_fit_says_why(mask, choices, said):
     with pytest.raises(SpecError, match=said) as error:
         masking(Dict({"x": Box(-1, 1), "action_mask": mask}), choices)
     assert error.value.path == "env.name"
+
+
+@pytest.mark.parametrize(
+    ("space", "dtype"), [(MultiBinary(3), bool), (MultiBinary(3), np.int8), (Box(0, 1, (3,)), bool)]
+)
+def test_an_environment_may_give_its_mask_as_bools_or_numbers(space, dtype):
+    mask = jnp.array([True, False, True]).astype(dtype)
+    env = Env(
+        lambda key: ((), {"action_mask": mask}),
+        lambda key, state, action: (state, {"action_mask": mask}, 0.0, jnp.array(True), jnp.array(False)),
+        Dict({"action_mask": space}),
+        Discrete(3),
+    )
+    check_env(env)
+    env = vectorize(env, 2)
+    _, obs = env.reset(jax.random.key(0))
+    scores = masking(env.observation_space, (3,))(jnp.zeros((2, 3)), obs)
+    np.testing.assert_array_equal(scores, [[0, -np.inf, 0]] * 2)
 
 
 def test_the_best_of_the_next_state_is_a_valid_action():
