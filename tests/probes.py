@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from slmjax.types import Box, Discrete, Env, Key
+from slmjax.types import Box, Dict, Discrete, Env, Key, MultiBinary, MultiDiscrete
 
 TARGET = 0.3  # the best action of the continuous probes
 CENTRES = (2.7, TARGET)  # matching_action, continuous: the best action at obs +1 and at obs -1
@@ -133,6 +134,76 @@ def far_reset(steps: int = 4) -> Env:
         return taken, _fixed(1.0), reward, jnp.array(False), taken >= steps
 
     return Env(reset, step, _OBS, Discrete(1), max_steps=steps)
+
+
+MATCHES = {False: ((2, 0, 3), (0, 1, 1)), True: ((1, 0, 1), (0, 0, 1))}  # matching_parts: the best action at +1, -1
+
+
+def matching_parts(binary: bool = False) -> Env:
+    """P12. Observation +1 or -1 by a coin, one step; the reward is the share of an action's three parts that are right.
+
+    MultiDiscrete([3, 2, 4]): (2, 0, 3) at +1 and (0, 1, 1) at -1. MultiBinary(3): (1, 0, 1) and (0, 0, 1). The best
+    policy's value is 1 at both, the uniform one's 13/36 or 1/2. Fails: parts mixed up, a log-probability of one part.
+    """
+    high, low = MATCHES[binary]
+
+    def reward(obs, action):
+        return jnp.mean(action == jnp.where(obs[0] > 0, jnp.array(high), jnp.array(low)), dtype=jnp.float32)
+
+    return _one_step(_sign, reward, MultiBinary(3) if binary else MultiDiscrete((3, 2, 4)))
+
+
+VALLEY = 0.8  # correlation of the best policy with entropy in `valley`
+VALLEY_CENTRE = (0.8, 1.6)  # its best action
+
+
+def valley() -> Env:
+    """One constant observation, one step, Box[(-2, -1), (5, 3)]: a quadratic peak that is narrow across a diagonal.
+
+    With `u` the action rescaled to [-1, 1], the reward is `-(u - c)^T A (u - c) / 2`, `A = [[1, -0.8], [-0.8, 1]]`. The
+    best action is (0.8, 1.6), worth 0. With an entropy bonus `beta` the best policy is normal in `u`, with covariance
+    `beta A^-1`, whose correlation is 0.8. Fails: a covariance that is a diagonal in disguise.
+    """
+    low, high = np.array([-2.0, -1.0]), np.array([5.0, 3.0])
+
+    def reward(obs, action):
+        x, y = 2.0 * (action - np.array(VALLEY_CENTRE)) / (high - low)
+        return -0.5 * (x**2 + y**2 - 2.0 * VALLEY * x * y)
+
+    return _one_step(lambda key: _fixed(0.0), reward, Box(low, high, (2,)))
+
+
+POSITIVE = 2.0  # the best action of `positive_action`
+
+
+def positive_action() -> Env:
+    """One constant observation, one step, Box[0.5, inf): reward `-min((a - 2)^2, 4)`; the best action is 2, worth 0."""
+    reward = lambda obs, a: -jnp.minimum((a[0] - POSITIVE) ** 2, 4.0)  # noqa: E731
+    return _one_step(lambda key: _fixed(0.0), reward, Box(0.5, jnp.inf, (1,)))
+
+
+def forbidden_action() -> Env:
+    """Masks. Two steps: observation 0, where every action is valid and pays nothing, then +1 or -1 by a coin.
+
+    At +1 actions 0, 1, 2 pay -3, -2, -1. At -1 action 2 is forbidden: taking it pays NaN, which poisons the session for
+    good; 0 and 1 pay -3 and -2. At the end nothing is valid. V(+1) = -1, V(-1) = -2, V(0) = -1.5 gamma; a learner whose
+    target takes its maximum over forbidden actions too finds another V(0).
+    """
+    space = Dict({"x": _OBS, "action_mask": MultiBinary(3)})
+
+    def see(x, over):
+        return {"x": x[None], "action_mask": jnp.array([1, 1, 0]) * ~over + jnp.array([0, 0, 1]) * (x >= 0) * ~over}
+
+    def reset(key):
+        return jnp.float32(0.0), see(jnp.float32(0.0), jnp.array(False))
+
+    def step(key, x, action):
+        over = x != 0
+        paid = jnp.where(x > 0, jnp.array([-3.0, -2.0, -1.0]), jnp.array([-3.0, -2.0, jnp.nan]))[action]
+        after = jnp.where(over, x, _sign(key)[0])
+        return after, see(after, over), jnp.where(over, paid, 0.0), over, jnp.array(False)
+
+    return Env(reset, step, space, Discrete(3), max_steps=2)
 
 
 class Poison(NamedTuple):

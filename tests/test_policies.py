@@ -320,8 +320,15 @@ REFUSALS = [
     ("Categorical", Box(-1.0, 1.0, (2,)), "Box(shape=(2,), dtype=float32)"),
     ("SquashedNorml", Box(-1.0, 1.0), "'SquashedNormal'"),
     ("SquashedNormal", Box(0.0, INF), "finite bounds"),
-    ("default", MultiDiscrete((2, 3)), "MultiDiscrete([2, 3])"),
-    ("default", MultiBinary(3), "MultiBinary(3)"),
+    ("LogNormal", Box(-INF, 0.0), "finite lower bounds"),
+    ("Categorical", MultiDiscrete((2, 3)), "the action space MultiDiscrete([2, 3]). Did you mean 'MultiCategorical'?"),
+    (
+        "Bernouli",
+        MultiBinary(3),
+        "the action space MultiBinary(3). Did you mean 'Bernoulli'? It takes: default, Bernoulli.",
+    ),
+    ("Gumbel", Discrete(3), "'GumbelSoftmax'"),
+    ("default", Dict({"a": Discrete(2)}), "none yet"),
     ("Normal", Dict({"a": Discrete(2)}), "Dict(a: Discrete(2))"),
 ]
 
@@ -336,12 +343,12 @@ def test_a_head_that_does_not_fit_says_why(pdtype, space, said):
 
 def test_a_policy_gradient_is_refused_a_distribution_that_it_cannot_learn():
     env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
-    with pytest.raises(SpecError, match=r"\(default, Categorical\), got 'Argmax'") as error:
+    with pytest.raises(SpecError, match=r"\(default, Categorical, GumbelSoftmax\), got 'Argmax'") as error:
         ppo.make(HP(ppo.PPOKeys(action_pdtype="Argmax"), (), MLPNet()), env)
     assert error.value.path == "agent.algorithm.action_pdtype"
     for name in ("default", "Categorical"):
         ppo.make(HP(ppo.PPOKeys(action_pdtype=name), (), MLPNet()), env)
-    with pytest.raises(SpecError, match=r"It takes: default, Categorical\."):  # nor is it offered
+    with pytest.raises(SpecError, match=r"It takes: default, Categorical, GumbelSoftmax\."):  # nor is it offered
         action_head("Argmx", Discrete(3), learnable=True)
 
 

@@ -72,4 +72,4 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     return Agent(parts.init, parts.act, update, horizon=alg.training_frequency, opt_steps=1)
 
 
-ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",), TARGET_KEYS)
+ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -25,6 +25,7 @@ from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.masks import masking
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -78,7 +79,7 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
     """A DQN agent whose next action is picked by the network that `picker` returns.
 
     Raises:
-        SpecError: the ring cannot hold a batch or a rollout.
+        SpecError: the ring cannot hold a batch or a rollout, or a mask of valid actions does not fit.
     """
     alg, mem = hp.algorithm, hp.memory
     rollout_size = alg.training_frequency * env.num_envs
@@ -90,10 +91,11 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         )
     net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
     updates = alg.training_iter * alg.training_batch_iter
+    mask = masking(env.observation_space, (env.action_space.n,))
 
     def scores(params: PyTree, obs: PyTree) -> Array:
         (q,), _ = net.apply(params, obs, ())
-        return q
+        return mask(q, obs)
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017), discrete and continuous.
+"""Proximal policy optimisation (Schulman et al. 2017), in every action space.
 
     act for `time_horizon` steps, keeping the log-probability and the value of each
     advantages by GAE, bootstrapped from the true successors
@@ -29,6 +29,8 @@ from slmjax.types import (
     Box,
     Discrete,
     Key,
+    MultiBinary,
+    MultiDiscrete,
     PyTree,
     Rollout,
     SpecError,
@@ -123,4 +125,4 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     return Agent(parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
 
 
-PPO = Algorithm(PPOKeys, make, (Discrete, Box), ("OnPolicyBatchReplay",), TARGET_KEYS)
+PPO = Algorithm(PPOKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ("OnPolicyBatchReplay",), TARGET_KEYS)

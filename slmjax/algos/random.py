@@ -1,7 +1,10 @@
-"""Uniform random actions: the baseline that every strength is measured against."""
+"""Uniform random actions, valid ones where the environment says which: what every strength is measured against."""
 
 import jax
+import jax.numpy as jnp
 
+from slmjax.policies.distributions import action_head
+from slmjax.policies.masks import masking, offered
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -29,7 +32,13 @@ class RandomKeys:
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:
-    """An agent that samples its action space and learns nothing."""
+    """An agent that samples its action space and learns nothing.
+
+    Raises:
+        SpecError: a mask of valid actions does not fit.
+    """
+    head = action_head("default", env.action_space)
+    mask = masking(env.observation_space, head.choices)
 
     def init(rng: Key, hp: HP) -> AgentState:
         del rng, hp
@@ -38,6 +47,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def act(policy: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         del policy, hp, greedy
         num_envs = jax.tree.leaves(obs)[0].shape[0]
+        if offered(env.observation_space):
+            logits = mask(jnp.zeros((num_envs, head.width)), obs)
+            return head.distribution(logits, None).sample(rng), carry, ()
         return jax.vmap(env.action_space.sample)(jax.random.split(rng, num_envs)), carry, ()
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:

@@ -137,7 +137,7 @@ def _optimizer(hp: HP) -> optax.GradientTransformation:
 
 def _algorithm(hyper: type, elite: bool) -> Algorithm:
     unread = CRITIC_KEYS + TARGET_KEYS
-    return Algorithm(hyper, partial(make, elite=elite), (Discrete, Box), ("OnPolicyReplay",), unread)
+    return Algorithm(hyper, partial(make, elite=elite), EVERY_ACTION, ("OnPolicyReplay",), unread)
 
 
 REINFORCE = _algorithm(ReinforceKeys, elite=False)

@@ -119,7 +119,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
 
 
 def _algorithm(hyper: type, base: Callable[[HP, VectorEnv], Agent]) -> Algorithm:
-    return Algorithm(hyper, partial(make, base=base), (Discrete, Box), ("SILReplay",), TARGET_KEYS)
+    return Algorithm(hyper, partial(make, base=base), EVERY_ACTION, ("SILReplay",), TARGET_KEYS)
 
 
 SIL = _algorithm(SILKeys, actor_critic.make)

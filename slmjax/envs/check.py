@@ -98,9 +98,12 @@ def _check_obs(name: str, part: str, space: Space, obs: Any, label: str = "obser
 
 
 def _fits(space: Any, dtype: Any) -> bool:
-    """Discrete spaces hold integers, uint8 boxes uint8 (agents scale them by 255), other boxes any real number."""
+    """Discrete spaces hold integers, uint8 boxes uint8 (agents scale them by 255), other boxes any real number.
+
+    Bits may be bools.
+    """
     if not isinstance(space, Box):
-        return jnp.issubdtype(dtype, jnp.integer)
+        return jnp.issubdtype(dtype, jnp.integer) or (isinstance(space, MultiBinary) and dtype == jnp.bool_)
     if np.dtype(space.dtype) == np.uint8 or dtype == jnp.uint8:
         return np.dtype(space.dtype) == np.uint8 and dtype == jnp.uint8
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_

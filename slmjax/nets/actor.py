@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
 from slmjax.policies.distributions import ActionHead
+from slmjax.policies.masks import masking
 from slmjax.types import Key, PyTree, Space, Tail
 
 
@@ -27,9 +28,9 @@ def build_actor(spec: NetKeys, observation_space: Space, head: ActionHead, actio
     """The network that a spec describes, with one tail for the distribution.
 
     Raises:
-        SpecError: unknown names.
+        SpecError: unknown names, or a mask of valid actions that does not fit.
     """
-    net = build(spec, observation_space, (Tail(head.width, "actor"),))
+    net, mask = build(spec, observation_space, (Tail(head.width, "actor"),)), masking(observation_space, head.choices)
 
     def init(rng: Key, spec: NetKeys) -> PyTree:
         params = {"actor": net.init(rng, spec)}
@@ -39,6 +40,6 @@ def build_actor(spec: NetKeys, observation_space: Space, head: ActionHead, actio
 
     def policy(params: PyTree, obs: PyTree) -> Any:
         (output,), _ = net.apply(params["actor"], obs, ())
-        return head.distribution(output, params.get("log_std"))
+        return head.distribution(mask(output, obs), params.get("log_std"))
 
     return Actor(init, policy)

@@ -12,6 +12,7 @@ from slmjax.nets.keys import NetKeys
 from slmjax.nets.optim import optimizer
 from slmjax.nets.unroll import steps, unroll, unroll_transitions
 from slmjax.policies.distributions import ActionHead
+from slmjax.policies.masks import masking
 from slmjax.types import Array, Key, Net, PyTree, Space, SpecError, Tail
 
 
@@ -49,10 +50,13 @@ def build_actor_critic(
 ) -> ActorCritic:
     """The networks that a spec describes; `recurrent` where the algorithm hands a carry on.
 
+    Where observations hold a mask of valid actions, the policy keeps to it.
+
     Raises:
-        SpecError: unknown names, a critic's keys together with `shared: true`, or a recurrent network where the
-            algorithm has no use for it.
+        SpecError: unknown names, a critic's keys together with `shared: true`, a mask that does not fit, or a
+            recurrent network where the algorithm has no use for it.
     """
+    mask = masking(observation_space, head.choices)
     net = _joined(spec, observation_space, Tail(head.width, "actor"), Tail(1, "critic"), recurrent)
 
     def init(rng: Key, spec: NetKeys) -> PyTree:
@@ -61,8 +65,8 @@ def build_actor_critic(
             params["log_std"] = jnp.full(action_shape, spec.log_std_init, jnp.float32)
         return params
 
-    def read(params: PyTree, outputs: tuple[Array, ...]) -> tuple[Any, Array]:
-        return head.distribution(outputs[0], params.get("log_std")), outputs[1][..., 0]
+    def read(params: PyTree, outputs: tuple[Array, ...], obs: PyTree) -> tuple[Any, Array]:
+        return head.distribution(mask(outputs[0], obs), params.get("log_std")), outputs[1][..., 0]
 
     def both(params: PyTree, obs: PyTree) -> tuple[Any, Array]:
         return step(params, obs, ())[:2]
@@ -75,17 +79,17 @@ def build_actor_critic(
 
     def step(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[Any, Array, PyTree]:
         outputs, carry = net.apply(params, obs, carry)
-        return (*read(params, outputs), carry)
+        return (*read(params, outputs, obs), carry)
 
     def over_time(params: PyTree, obs: PyTree, carry: PyTree, ended: Array) -> tuple[Any, Array, PyTree]:
         outputs, carry = unroll(net, params, obs, carry, ended)
-        return (*read(params, outputs), carry)
+        return (*read(params, outputs, obs), carry)
 
     def transitions(
         params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Array
     ) -> tuple[Any, Array, Array, PyTree]:
         outputs, successors, carry = unroll_transitions(net, params, obs, final_obs, carry, ended)
-        return (*read(params, outputs), successors[1][..., 0], carry)
+        return (*read(params, outputs, obs), successors[1][..., 0], carry)
 
     return ActorCritic(init, policy, value, both, net.carry, step, over_time, transitions)
 
