@@ -19,9 +19,10 @@ from slmjax.algos.on_policy import Policy, Sample, on_policy
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
+from slmjax.policies.heads import EVERY_ACTION
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, PyTree, Rollout, VectorEnv
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, VectorEnv
 
 
 @hyper
@@ -49,8 +50,8 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """
     parts, alg = on_policy(hp, env), hp.algorithm
 
-    def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, dict[str, Array]]:
-        policy, value = parts.net.both(params, batch.obs)
+    def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
+        policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)
         advantage = standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
         policy_loss = -weighted_mean(policy.log_prob(batch.raw) * advantage, batch.weight)
         value_loss = weighted_mean(PUNISH[hp.net.loss_spec.name](value - batch.target), batch.weight)
@@ -62,14 +63,14 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         del rng
         learner = parts.see_rewards(state.learner, rollout, hp)
         samples = parts.samples(state.policy, learner, rollout, hp)
-        (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy.params, samples, hp)
+        (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy.params, samples, rollout.carry, hp)
         params, opt_state = descend(actor_critic_optimizer(hp.net), gradient, learner.opt_state, state.policy.params)
         policy = Policy(params, parts.see_observations(state.policy.obs_moments, rollout))
         logs |= {"grad_norm": optax.tree.norm(gradient), "lr": jnp.asarray(hp.net.optim_spec.lr)}
         logs |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
         return AgentState(policy, learner._replace(opt_state=opt_state)), logs
 
-    return Agent(parts.init, parts.act, update, horizon=alg.training_frequency, opt_steps=1)
+    return Agent(parts.init, parts.act, update, horizon=alg.training_frequency, opt_steps=1, carry=parts.net.carry)
 
 
 ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

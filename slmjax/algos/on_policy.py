@@ -42,7 +42,7 @@ class Extras(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Transitions as a loss needs them, `[T, E, ...]` or a minibatch `[B, ...]`."""
+    """Transitions as a loss needs them, `[T, E, ...]`."""
 
     obs: PyTree
     raw: Array
@@ -51,6 +51,7 @@ class Sample(NamedTuple):
     advantage: Array
     target: Array
     weight: Array
+    ended: Array  # where a carry begins anew after the step
 
 
 class OnPolicy(NamedTuple):
@@ -75,8 +76,10 @@ class OnPolicy(NamedTuple):
     samples: Callable[[Policy, Learner, Rollout, HP], Sample]
 
 
-def on_policy(hp: HP, env: VectorEnv) -> OnPolicy:
+def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     """The shared parts for an algorithm with the keys `action_pdtype, gamma, lam, normalize_obs, normalize_return`.
+
+    `recurrent` says whether it learns from sequences, as a network with a carry needs.
 
     Raises:
         SpecError: a distribution that does not fit or cannot be learned, or observations that cannot be normalised.
@@ -85,7 +88,7 @@ def on_policy(hp: HP, env: VectorEnv) -> OnPolicy:
     if alg.normalize_obs and not (isinstance(space, Box) and space.dtype == jnp.float32):
         raise SpecError(f"expected float observations, got {space}.", "agent.algorithm.normalize_obs")
     head = action_head(alg.action_pdtype, env.action_space, learnable=True)
-    net = build_actor_critic(hp.net, space, head, env.action_space.shape)
+    net = build_actor_critic(hp.net, space, head, env.action_space.shape, recurrent=recurrent)
 
     def see(policy: Policy, obs: PyTree) -> PyTree:
         return normalize.apply(policy.obs_moments, obs) if alg.normalize_obs else obs
@@ -101,7 +104,7 @@ def on_policy(hp: HP, env: VectorEnv) -> OnPolicy:
     def act(
         policy: Policy, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
     ) -> tuple[PyTree, PyTree, Extras]:
-        pi, value = net.both(policy.params, see(policy, obs))
+        pi, value, carry = net.step(policy.params, see(policy, obs), carry)
         raw = pi.mode() if greedy else pi.sample(rng)
         return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value)
 
@@ -114,12 +117,13 @@ def on_policy(hp: HP, env: VectorEnv) -> OnPolicy:
     def samples(policy: Policy, learner: Learner, rollout: Rollout, hp: HP) -> Sample:
         reward = normalize.scale(learner.return_moments, rollout.reward) if alg.normalize_return else rollout.reward
         raw, log_prob, value = rollout.extras
-        v_t = net.value(policy.params, see(policy, rollout.final_obs))
-        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
+        obs, final_obs = see(policy, rollout.obs), see(policy, rollout.final_obs)
         ended = rollout.terminated | rollout.truncated
+        v_t = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, ended)[2]
+        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, value, v_t, ended, hp.algorithm.lam)
         weight = rollout.valid.astype(jnp.float32)
-        return Sample(see(policy, rollout.obs), raw, log_prob, value, advantage, advantage + value, weight)
+        return Sample(obs, raw, log_prob, value, advantage, advantage + value, weight, ended)
 
     return OnPolicy(net, init, act, see, see_rewards, see_observations, samples)
 

@@ -18,6 +18,7 @@ from slmjax.algos.shuffle import permutation
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
+from slmjax.policies.heads import EVERY_ACTION
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -26,11 +27,7 @@ from slmjax.types import (
     AgentState,
     Algorithm,
     Array,
-    Box,
-    Discrete,
     Key,
-    MultiBinary,
-    MultiDiscrete,
     PyTree,
     Rollout,
     SpecError,
@@ -80,10 +77,18 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             "agent.algorithm.minibatch_size",
         )
     parts = on_policy(hp, env)
+    # A network with a carry learns from whole sequences: the rollout of an environment stays together.
+    length = alg.time_horizon if jax.tree.leaves(parts.net.carry(1)) else 1
+    if alg.minibatch_size % length:
+        raise SpecError(
+            f"expected a multiple of time_horizon {length}, for {hp.net.type} learns from sequences, "
+            f"got {alg.minibatch_size}.",
+            "agent.algorithm.minibatch_size",
+        )
     gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
 
-    def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, dict[str, Array]]:
-        policy, value = parts.net.both(params, batch.obs)
+    def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
+        policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)
         advantage = standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
         log_ratio = policy.log_prob(batch.raw) - batch.log_prob
         clip, punish = hp.algorithm.clip_eps_spec, PUNISH[hp.net.loss_spec.name]
@@ -104,17 +109,18 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         learner = parts.see_rewards(state.learner, rollout, hp)
         samples = parts.samples(state.policy, learner, rollout, hp)
-        samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
+        sequences = size // length
+        samples = jax.tree.map(lambda x: x.reshape(length, sequences, *x.shape[2:]), samples)
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
             params, opt_state = carry
-            batch = jax.tree.map(lambda x: x[index], samples)
-            (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
+            batch, start = jax.tree.map(lambda x: x[:, index], samples), jax.tree.map(lambda x: x[index], rollout.carry)
+            (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, start, hp)
             logs |= {"grad_norm": optax.tree.norm(gradient)}
             return descend(actor_critic_optimizer(hp.net), gradient, opt_state, params), logs
 
-        orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))
-        minibatches = orders.reshape(gradient_steps, alg.minibatch_size)
+        orders = jax.vmap(lambda k: permutation(k, sequences))(jax.random.split(rng, alg.training_epoch))
+        minibatches = orders.reshape(gradient_steps, alg.minibatch_size // length)
         (params, opt_state), logs = jax.lax.scan(learn, (state.policy.params, learner.opt_state), minibatches)
         metrics = jax.tree.map(jnp.mean, logs)
         metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
@@ -122,7 +128,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         policy = Policy(params, parts.see_observations(state.policy.obs_moments, rollout))
         return AgentState(policy, learner._replace(opt_state=opt_state)), metrics
 
-    return Agent(parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
+    return Agent(
+        parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=gradient_steps, carry=parts.net.carry
+    )
 
 
-PPO = Algorithm(PPOKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ("OnPolicyBatchReplay",), TARGET_KEYS)
+PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -22,7 +22,7 @@ from slmjax.memory.episodes import Episodes, Window, append, elite_floor, empty,
 from slmjax.nets.actor import build_actor
 from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
-from slmjax.policies.distributions import action_head
+from slmjax.policies.heads import EVERY_ACTION, action_head
 from slmjax.policies.schedules import Schedule
 from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
@@ -32,8 +32,6 @@ from slmjax.types import (
     AgentState,
     Algorithm,
     Array,
-    Box,
-    Discrete,
     Key,
     PyTree,
     Rollout,

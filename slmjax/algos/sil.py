@@ -23,6 +23,7 @@ from slmjax.memory.self_imitation import Imitable
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
+from slmjax.policies.heads import EVERY_ACTION
 from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -31,8 +32,6 @@ from slmjax.types import (
     AgentState,
     Algorithm,
     Array,
-    Box,
-    Discrete,
     Key,
     PyTree,
     Rollout,
@@ -73,7 +72,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         raise SpecError("expected a limit, for this algorithm waits for the ends of episodes, got none.", "env.max_t")
     if hp.algorithm.normalize_return:
         raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
-    agent, parts, longest = base(hp, env), on_policy(hp, env), env.max_steps
+    agent, parts, longest = base(hp, env), on_policy(hp, env, recurrent=False), env.max_steps
     rollout_size = agent.horizon * env.num_envs
     size = self_imitation.capacity(hp.memory, rollout_size)
 

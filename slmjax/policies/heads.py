@@ -20,6 +20,7 @@ PDTYPES: dict[type, tuple[str, ...]] = {
     MultiBinary: ("Bernoulli",),
     Box: ("Normal", "SquashedNormal", "MultivariateNormal", "Beta", "LogNormal"),
 }
+EVERY_ACTION = tuple(PDTYPES)  # spaces that have a distribution with a gradient
 # Limits of the logarithm of a standard deviation: those of the code that belongs to Haarnoja et al. 2018.
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 _CERTAIN = ("Argmax",)  # one action has probability one, whatever the network puts out
