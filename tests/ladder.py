@@ -4,6 +4,7 @@ Compiling costs more than learning does here, so all probes share one environmen
 one, chosen in its state; what differs between probes in an agent (gamma) is data and may differ between sessions.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -103,7 +104,8 @@ def climb(name: str, frames: int) -> Climb:
     which = jnp.repeat(jnp.arange(len(names)), SEEDS)
     gamma = jnp.repeat(jnp.asarray([PROBES[p].gamma for p in names], jnp.float32), SEEDS)
     hp = stack([spec.hp] * lanes)
-    hp = hp._replace(algorithm=_with(hp.algorithm, gamma=gamma))
+    if hasattr(hp.algorithm, "gamma"):
+        hp = hp._replace(algorithm=dataclasses.replace(hp.algorithm, gamma=gamma))
     keys = jax.vmap(lambda i: session_key(0, 0, i))(jnp.arange(lanes))
     hp, keys = population.pad(hp), population.pad(keys)
     sessions = population.init(keys, hp)
@@ -114,12 +116,6 @@ def climb(name: str, frames: int) -> Climb:
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
     return Climb(agent, sessions.agent.policy, now, np.asarray(sessions.failed))
-
-
-def _with(keys, **changes):
-    import dataclasses
-
-    return dataclasses.replace(keys, **changes)
 
 
 def found(climbed: Climb, probe: str, values) -> tuple[np.ndarray, np.ndarray]:

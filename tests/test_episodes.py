@@ -45,20 +45,20 @@ def oracle(window: Window, newest: int, gamma: float) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("newest", [1, 5, 24])
 def test_returns_are_those_of_the_episodes_that_ended_in_the_newest_steps(newest):
-    rng = np.random.default_rng(newest)
+    rng, found_of = np.random.default_rng(newest), jax.jit(episodes, static_argnums=1)
     for gamma in (1.0, 0.9, 0.0):
         for _ in range(30):
             window = trajectory(rng, 24, 3)
-            found, expected = episodes(window, newest, gamma), oracle(window, newest, gamma)
+            found, expected = found_of(window, newest, gamma), oracle(window, newest, gamma)
             for name, value in expected.items():
                 np.testing.assert_allclose(getattr(found, name), value, atol=1e-5, err_msg=name)
 
 
 def test_the_elite_are_the_best_share_of_the_episodes_and_at_least_one():
-    rng = np.random.default_rng(0)
+    rng, found_of = np.random.default_rng(0), jax.jit(episodes, static_argnums=1)
     for share in (0.01, 0.2, 0.5, 1.0):
         for _ in range(20):
-            found = episodes(trajectory(rng, 40, 3), 40, 1.0)
+            found = found_of(trajectory(rng, 40, 3), 40, 1.0)
             totals = np.sort(np.asarray(found.total)[np.asarray(found.last)])[::-1]
             kept = max(int(np.round(share * len(totals))), 1)
             assert float(elite_floor(found, share)) == pytest.approx(totals[kept - 1])

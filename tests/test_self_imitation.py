@@ -87,7 +87,9 @@ def sil_update(reward: float) -> dict:
     steps = jax.tree.map(lambda x: jnp.broadcast_to(x, (agent.horizon, *x.shape)), (obs, action, extras))
     flag = jnp.zeros((agent.horizon, 4), bool)
     rollout = Rollout(steps[0], steps[1], jnp.ones(flag.shape), flag, flag, steps[0], ~flag, steps[2])
-    _, metrics = agent.update(state._replace(memory=state.memory._replace(ring=ring)), rollout, jax.random.key(3), hp)
+    _, metrics = jax.jit(agent.update)(
+        state._replace(memory=state.memory._replace(ring=ring)), rollout, jax.random.key(3), hp
+    )
     return metrics
 
 
