@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from slmjax.algos.losses import standardize, weighted_mean
-from slmjax.memory.episodes import Episodes, Window, append, elite_floor, empty, episodes
+from slmjax.memory.windows import Episodes, Window, append, elite_floor, empty, episodes
 from slmjax.nets.actor import build_actor
 from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slmjax.memory.episodes import Window, append, empty, returns_to_go
+from slmjax.memory.windows import Window, append, empty, returns_to_go
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Memory, PyTree, Rollout, SpecError
 

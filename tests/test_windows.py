@@ -8,7 +8,7 @@ from agents import spec_of
 
 import slmjax
 from slmjax.lab.build import make_trial
-from slmjax.memory.episodes import Window, append, elite_floor, empty, episodes
+from slmjax.memory.windows import Window, append, elite_floor, empty, episodes
 from slmjax.types import Rollout, SpecError
 
 
