@@ -198,8 +198,12 @@ def n_step(
 def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
     """The transitions at rows `index [...]` as n-step returns (`n_step`); observations as they were stored."""
     r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
-    obs, final_obs = jax.tree.map(lambda x: x[index], ring.obs), jax.tree.map(lambda x: x[last], ring.final_obs)
-    return Batch(obs, ring.action[index], r_t, discount_t, final_obs, ring.valid[index].astype(jnp.float32))
+    obs, action, final_obs = _at(ring.obs, index), _at(ring.action, index), _at(ring.final_obs, last)
+    return Batch(obs, action, r_t, discount_t, final_obs, ring.valid[index].astype(jnp.float32))
+
+
+def _at(tree: PyTree, index: Array) -> PyTree:
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def gather_shown(
@@ -216,7 +220,7 @@ def gather_shown(
     has_successor = ring.terminated[last] | ((frame - 1 - last) % rows >= num_envs)
     able = learnable(spec, ring.valid[index], ring.truncated[index])
     weight = (able & has_successor).astype(jnp.float32)
-    return Batch(look(index), ring.action[index], r_t, discount_t, look((last + num_envs) % rows), weight)
+    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look((last + num_envs) % rows), weight)
 
 
 def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
