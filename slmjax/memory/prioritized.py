@@ -76,19 +76,21 @@ def activate(spec: Replay, state: Prioritized, *, added: int, num_envs: int, fra
     young, old = replay.lag(spec, num_envs), (spec.stack_len - 1) * num_envs
     span = min(added + young + old, rows)
 
-    def put(levels: sum_tree.Levels, at: Any, size: int) -> sum_tree.Levels:
+    def put(leaves: Array, at: Any, size: int) -> Array:
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, at, size)  # noqa: E731
         age = (frame - 1 - at - jnp.arange(size)) % rows
         able = replay.learnable(spec, cut(state.ring.valid), cut(state.ring.truncated))
         fresh = jnp.where(able, state.largest, 0.0)
-        value = jnp.where(age < young + added, fresh, cut(levels[0]))
+        value = jnp.where(age < young + added, fresh, cut(leaves))
         usable = (age >= young) & (age < replay.whole(spec, rows, num_envs, frame))
-        return sum_tree.fill(levels, at, jnp.where(usable, value, 0.0))
+        return jax.lax.dynamic_update_slice_in_dim(leaves, jnp.where(usable, value, 0.0), at, 0)
 
-    head = (frame - added) % rows
-    levels = put(state.levels, jnp.clip(head - young, 0, rows - span), span)
-    levels = put(levels, rows - young, young) if young and span < rows else levels
-    return put(levels, 0, old) if old and span < rows else levels
+    spans = [(jnp.clip((frame - added) % rows - young, 0, rows - span), span), (rows - young, young), (0, old)]
+    spans = [(at, size) for at, size in (spans if span < rows else spans[:1]) if size]
+    leaves = state.levels[0]
+    for at, size in spans:
+        leaves = put(leaves, at, size)
+    return sum_tree.renew(state.levels, leaves, *spans)
 
 
 def make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int) -> Store:

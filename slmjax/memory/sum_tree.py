@@ -6,12 +6,15 @@ an index may be written twice at once and rounding does not accumulate. Levels a
 tree that is one array; a fan-out of 8 needs the fewest operations on a CPU (2 takes three times as long).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from slmjax.types import Array, Key
 
 FAN = 8
+EXACT = 4
 Levels = tuple[Array, ...]
 
 
@@ -29,20 +32,28 @@ def total(levels: Levels) -> Array:
     return jnp.sum(levels[-1])
 
 
-def fill(levels: Levels, at: Array, values: Array) -> Levels:
-    """Levels in which the priorities from index `at` on are `values [K]`, none beyond the end.
+def renew(levels: Levels, leaves: Array, *spans: tuple[Any, int]) -> Levels:
+    """Levels over new `leaves`, which differ from the old ones within `spans` of `(first index, how many)` alone.
 
-    One slice a level: under `vmap` an `at` that all sessions share stays one number, and a write no scatter.
+    One slice a span and level: under `vmap` an index that all sessions share stays one number, and a write no scatter.
+    All spans of a level are written before any of it is read, or XLA would copy it.
     """
-    written = []
-    for level in levels:
-        level = jax.lax.dynamic_update_slice_in_dim(level, values, at, 0)
-        groups = level.size // FAN
-        count = min((values.size - 1) // FAN + 2, groups)  # groups that so many neighbours may lie in
-        at = jnp.minimum(at // FAN, groups - count)
-        values = jax.lax.dynamic_slice_in_dim(level, at * FAN, count * FAN).reshape(count, FAN).sum(-1)
+    written = [leaves]
+    for level in levels[1:]:
+        sums = [_sums(written[-1], at, size) for at, size in spans]
+        for at, values in sums:
+            level = jax.lax.dynamic_update_slice_in_dim(level, values, at, 0)
         written.append(level)
+        spans = tuple((at, values.size) for at, values in sums)
     return tuple(written)
+
+
+def _sums(level: Array, at: Any, size: int) -> tuple[Any, Array]:
+    """`(index of the first, sums)` of the groups that `size` entries from index `at` on may lie in."""
+    groups = level.size // FAN
+    count = min((size - 1) // FAN + 2, groups)
+    first = jnp.minimum(at // FAN, groups - count)
+    return first, jax.lax.dynamic_slice_in_dim(level, first * FAN, count * FAN).reshape(count, FAN).sum(-1)
 
 
 def write(levels: Levels, index: Array, priority: Array) -> Levels:
@@ -69,12 +80,14 @@ def draw(levels: Levels, rng: Key, quantile: Array) -> Array:
 
     An index of priority zero is never drawn while any other has one; index 0 where none has.
 
-    A float has 24 bits, and a tree of a million entries uses up 20 of them on the way down. So a fresh draw takes the
-    place of those below the last one at each level: else neighbours of equal priority would be drawn unequally often.
+    A float has 24 bits, and a descent to one of a million entries uses up 20 of them: neighbours of equal priority
+    would be drawn unequally often. So the quantile decides on the first `EXACT` levels; below them, where it makes no
+    difference to the whole, each level has a draw of its own.
     """
     index, u = jnp.zeros(quantile.shape, jnp.int32), quantile
-    dust = jax.random.uniform(rng, (len(levels), *quantile.shape)) * 2.0**-24
-    for level, below in zip(reversed(levels), dust, strict=True):
+    fresh = jax.random.uniform(rng, (len(levels), *quantile.shape))
+    for depth, level in enumerate(reversed(levels)):
+        u = fresh[depth] if depth >= EXACT else u
         group = level.reshape(-1, FAN)[index]
         upto = jnp.cumsum(group, -1)
         mass = upto[..., -1]
@@ -83,7 +96,7 @@ def draw(levels: Levels, rng: Key, quantile: Array) -> Array:
         child = jnp.minimum(jnp.sum(upto <= point[..., None], -1), jnp.sum(upto < mass[..., None], -1))
         before = jnp.where(child > 0, _pick(upto, jnp.maximum(child - 1, 0)), 0.0)
         size = _pick(group, child)
-        u = jnp.clip((point - before + below * mass) / jnp.where(size > 0, size, 1.0), 0.0, 1.0)
+        u = jnp.clip((point - before) / jnp.where(size > 0, size, 1.0), 0.0, 1.0)
         index = index * FAN + child
     return index
 
