@@ -1,5 +1,7 @@
 """Windows of a ring, and returns of whole episodes, against loops over what was written."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,22 +20,29 @@ from slmjax.types import SpecError
 FAIR, GAMMA = 1e-3, 0.9
 
 
+@cache
+def window_store(shape, seq_len, burn_in, stack_len, batches):
+    """A store of windows, its functions of data compiled."""
+    steps, envs, held = shape
+    spec = Replay(max_size=steps * envs * held, batch_size=4, seq_len=seq_len, burn_in=burn_in, stack_len=stack_len)
+    store = sequences.make(spec, shapes_only(envs, BYTES if stack_len > 1 else FLOATS), steps * envs)
+    sample = jax.jit(lambda ring, key, frame: store.sample(spec, ring, key, batches, frame))
+    gather = jax.jit(lambda ring, start, frame: store.gather(spec, ring, start, GAMMA, frame))
+    return store._replace(add=jax.jit(store.add), sample=sample, gather=gather)
+
+
 def windows(shape, seq_len, burn_in, rollouts, seed=0, stack_len=1, invalid=False, batches=6):
     """A stream, windows of it as drawn `[batches, B]`, and the sequences of each batch."""
-    steps, envs, held = shape
-    space = BYTES if stack_len > 1 else FLOATS
-    rows = steps * envs * held
-    spec = Replay(max_size=rows, batch_size=4, seq_len=seq_len, burn_in=burn_in, stack_len=stack_len)
-    store, stream = sequences.make(spec, shapes_only(envs, space), steps * envs), Stream(seed, steps, envs, space)
-    stream.invalid = invalid
-    ring, add = store.init(), jax.jit(store.add)
+    steps, envs, _ = shape
+    store = window_store(shape, seq_len, burn_in, stack_len, batches)
+    stream = Stream(seed, steps, envs, BYTES if stack_len > 1 else FLOATS, invalid=invalid)
+    ring = store.init()
     for _ in range(rollouts):
-        ring = add(ring, stream.rollout(), len(stream.frames) - steps * envs)
+        ring = store.add(ring, stream.rollout(), len(stream.frames) - steps * envs)
     frame = len(stream.frames)
-    starts = np.asarray(store.sample(spec, ring, jax.random.key(seed), batches, frame))
-    gather = jax.jit(lambda start: store.gather(spec, ring, start, GAMMA, frame))
-    numbers = frame - 1 - (frame - 1 - starts) % rows
-    return stream, numbers, [jax.tree.map(np.asarray, gather(batch)) for batch in starts]
+    starts = np.asarray(store.sample(ring, jax.random.key(seed), frame))
+    numbers = frame - 1 - (frame - 1 - starts) % store.capacity
+    return stream, numbers, [jax.tree.map(np.asarray, store.gather(ring, batch, frame)) for batch in starts[:6]]
 
 
 @settings(deadline=None, max_examples=25)
@@ -108,6 +117,17 @@ def test_what_windows_cannot_do_says_so(keys, key, words):
 # ------------------------------------------------------------------------------------------------- returns of episodes
 
 
+@cache
+def episode_store(shape):
+    """A store of whole episodes, its functions of data compiled."""
+    steps, envs, held = shape
+    spec = EpisodeReplay(max_size=steps * envs * held, batch_size=min(steps * envs * held, 6))
+    store = episodes.make(spec, shapes_only(envs), steps * envs)
+    sample = jax.jit(lambda ring, key, frame: store.sample(spec, ring, key, 8, frame))
+    gather = jax.jit(lambda ring, pick, frame: store.gather(spec, ring, pick, GAMMA, frame))
+    return store._replace(add=jax.jit(store.add), sample=sample, gather=gather)
+
+
 def true_returns(stream, values):
     """The return of every row by a loop to the end of its episode; None while it is under way."""
     found = []
@@ -130,18 +150,16 @@ def true_returns(stream, values):
        st.sampled_from([0.0, 0.05, 0.3]), st.booleans())  # fmt: skip
 def test_returns_are_those_of_whole_episodes_however_rollouts_cut_them(seed, shape, rollouts, p_end, invalid):
     steps, envs, held = shape
-    rows, size = steps * envs * held, steps * envs
-    spec = EpisodeReplay(max_size=rows, batch_size=min(rows, 6))
-    store = episodes.make(spec, shapes_only(envs), size)
+    rows, store = steps * envs * held, episode_store(shape)
     stream, rng = Stream(seed, steps, envs, p_end=p_end, invalid=invalid), np.random.default_rng(seed)
-    ring, values, add = store.init(), [], jax.jit(store.add)
+    ring, values = store.init(), []
     for _ in range(rollouts):
         v_t = rng.normal(size=(steps, envs)).astype(np.float32)
-        ring = add(ring, stream.rollout(), len(values), GAMMA, v_t)
+        ring = store.add(ring, stream.rollout(), len(values), GAMMA, v_t)
         values += v_t.ravel().tolist()
     frame = len(values)
     oracle = true_returns(stream, values)
-    picks = jax.jit(lambda key: store.sample(spec, ring, key, 8, frame))(jax.random.key(seed))
+    picks = store.sample(ring, jax.random.key(seed), frame)
     numbers = frame - 1 - (frame - 1 - np.asarray(picks.row)) % rows
     for number, got, weight in zip(numbers.ravel(), picks.returns.ravel(), picks.weight.ravel(), strict=True):
         known = oracle[number] is not None and stream.frames[number]["valid"]
@@ -149,7 +167,7 @@ def test_returns_are_those_of_whole_episodes_however_rollouts_cut_them(seed, sha
         if known:
             np.testing.assert_allclose(got, oracle[number], rtol=1e-4, atol=1e-4)
     pick = jax.tree.map(lambda x: x[0], picks)
-    batch = store.gather(spec, ring, pick, GAMMA, frame)
+    batch = store.gather(ring, pick, frame)
     np.testing.assert_array_equal(batch.r_t, pick.returns)
     np.testing.assert_array_equal(batch.discount_t, 0)
     np.testing.assert_array_equal(batch.weight, pick.weight)
