@@ -153,6 +153,7 @@ def page() -> str:
     for kind, label in PARTS.items():
         for cls, names in _classes(kind).items():
             parts.append(_section(f"`agent.{kind}`, {label} {' or '.join(f'`{name}`' for name in names)}", cls, True))
+            parts += _presets(kind, names)
     parts += [_section(f"`{cls.__name__}`, a mapping inside of the above", cls, True) for cls in _nested()]
     parts += [_section("`env`", EnvSpec, False), _section("`meta`", MetaSpec, False)]
     return "\n\n".join(parts) + "\n"
@@ -164,6 +165,17 @@ def _classes(kind: str) -> dict[type, list[str]]:
     for name in registry.TABLES[kind]:
         found.setdefault(registry.resolve(kind, name).hyper, []).append(name)
     return found
+
+
+def _presets(kind: str, names: list[str]) -> list[str]:
+    """A list of the names that stand for other defaults, where there are any."""
+    presets = {name: getattr(registry.resolve(kind, name), "preset", {}) for name in names}
+    lines = [
+        f"- `{name}`: " + ", ".join(f"`{key}: {_plain(value)}`" for key, value in preset.items())
+        for name, preset in presets.items()
+        if preset
+    ]
+    return ["Names with other defaults:\n\n" + "\n".join(lines)] if lines else []
 
 
 def _nested() -> list[type]:

@@ -4,7 +4,8 @@ Axes are always `[S, T, E, ...]` in that order: sessions, time, environments. A 
 are added by `vmap` in `population.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -227,11 +228,16 @@ class Memory(NamedTuple):
         hyper: the dataclass of its keys.
         kind: what it gives an algorithm: `transitions`, sampled from a ring, or `rollout`, the newest steps alone.
         make: `(spec, env: VectorEnv, rollout_size) -> Store`; None where the rollout is all there is.
+        sequences: the same for an algorithm with a recurrent network, whose `gather` gives windows
+            (`memory.sequences.Sequence`); None where it has none.
+        preset: values that this name gives to keys that a spec leaves out, where they are not the class's defaults.
     """
 
     hyper: type
     kind: str
     make: Callable[[Any, VectorEnv, int], Store] | None = None
+    sequences: Callable[[Any, VectorEnv, int], Store] | None = None
+    preset: Mapping[str, Any] = MappingProxyType({})
 
 
 class Tail(NamedTuple):

@@ -234,3 +234,34 @@ def nan_reward(probability: float = 0.02, at: int = 16, value: float = float("na
         return Poison(obs, steps, state.poisoned), obs, reward, jnp.array(False), jnp.array(False)
 
     return Env(reset, step, _OBS, Discrete(2))
+
+
+def lottery(probability: float = 0.1) -> Env:
+    """One constant observation, one step, reward 1 with `probability`, else 0. V = probability. Fails: importance
+    weights: batches that prefer large errors, p ~ |r - V|, find V = 0.25 for 0.1.
+    """
+
+    def step(key, obs, action):
+        reward = jax.random.bernoulli(key, probability).astype(jnp.float32)
+        return obs, obs, reward, jnp.array(True), jnp.array(False)
+
+    return Env(lambda key: (_fixed(0.0), _fixed(0.0)), step, _OBS, Discrete(1), max_steps=1)
+
+
+def previous_sign(steps: int = 8) -> Env:
+    """Each observation is +1 or -1 by a coin; +1 for action 1 where the one *before* it was +1 and for action 0 where
+    it was -1, else -1; the first step pays nothing. Truncated after `steps`. Needs two frames at once: the best policy
+    earns `steps - 1`, one that sees a single frame 0. Fails: frame stacks, in acting or in learning.
+    """
+
+    def reset(key):
+        obs = _sign(key)
+        return (jnp.int32(0), obs, jnp.zeros((1,))), obs
+
+    def step(key, state, action):
+        taken, obs, before = state
+        reward = before[0] * (2.0 * action - 1.0)
+        after = _sign(key)
+        return (taken + 1, after, obs), after, reward, jnp.array(False), taken + 1 >= steps
+
+    return Env(reset, step, _OBS, Discrete(2), max_steps=steps)

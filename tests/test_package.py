@@ -27,7 +27,7 @@ ROOMS = {
     "envs": {"types", "registry", "spec"},
     "policies": {"types", "registry", "spec"},
     "nets": {"types", "registry", "spec", "policies"},
-    "memory": {"types", "spec"},
+    "memory": {"types", "spec", "policies"},
     "algos": {"types", "registry", "spec", "policies", "nets", "memory"},
     "session": {"types", "policies"},
     "population": {"types", "session"},

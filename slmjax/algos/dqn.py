@@ -20,6 +20,7 @@ import optax
 from slmjax import registry
 from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
 from slmjax.memory.replay import Batch
+from slmjax.memory.view import make_view
 from slmjax.nets.build import build
 from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.nets.optim import descend, optimizer
@@ -89,7 +90,8 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
             f"expected at most {store.capacity} frames, the size of the memory, got {alg.training_start_step}.",
             "agent.algorithm.training_start_step",
         )
-    net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
+    view = make_view(mem, env.observation_space)
+    net = build(hp.net, view.space, (Tail(env.action_space.n, "critic"),))
     updates = alg.training_iter * alg.training_batch_iter
     mask = masking(env.observation_space, (env.action_space.n,))
 
@@ -102,7 +104,8 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         return AgentState(params, Learner(jax.tree.map(jnp.copy, params), _optimizer(hp).init(params)), store.init())
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        q = scores(params, obs)
+        x, carry = view.see(obs, carry)
+        q = scores(params, x)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
@@ -141,7 +144,7 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, learner, ring), metrics
 
-    return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates)
+    return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates, view.carry)
 
 
 def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:

@@ -15,16 +15,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from slmjax import registry
 from slmjax.algos import actor_critic, ppo
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.on_policy import on_policy
-from slmjax.memory import self_imitation
-from slmjax.memory.self_imitation import Imitable
+from slmjax.memory.replay import Batch
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
-from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -66,39 +65,37 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
     """The agent of `base`, which also imitates what it did better than it expected.
 
     Raises:
-        SpecError: episodes have no bound, a memory smaller than a rollout, or scaled rewards; see also `on_policy`.
+        SpecError: a memory smaller than a rollout, or scaled rewards; see also `on_policy`.
     """
-    if env.max_steps is None:
-        raise SpecError("expected a limit, for this algorithm waits for the ends of episodes, got none.", "env.max_t")
     if hp.algorithm.normalize_return:
         raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
-    agent, parts, longest = base(hp, env), on_policy(hp, env, recurrent=False), env.max_steps
+    agent, parts = base(hp, env), on_policy(hp, env, recurrent=False)
     rollout_size = agent.horizon * env.num_envs
-    size = self_imitation.capacity(hp.memory, rollout_size)
+    store: Store = registry.resolve("memory", hp.memory.name).make(hp.memory, env, rollout_size)
 
     def init(rng: Key, hp: HP) -> AgentState:
-        state = agent.init(rng, hp)
-        obs = zeros(env.observation_space, env.num_envs)
-        raw = jax.eval_shape(lambda: agent.act(state.policy, obs, (), rng, hp, False)[2].raw)
-        return state._replace(memory=self_imitation.init(size, longest, agent.horizon, obs, raw))
+        return agent.init(rng, hp)._replace(memory=store.init())
 
-    def loss(params: PyTree, batch: Imitable, hp: HP) -> tuple[Array, Array]:
+    def loss(params: PyTree, batch: Batch, hp: HP) -> tuple[Array, Array]:
         policy, value = parts.net.both(params, batch.obs)
-        better = jnp.maximum(batch.to_go - value, 0.0)
-        imitation = -policy.log_prob(batch.raw) * jax.lax.stop_gradient(better)
+        better = jnp.maximum(batch.r_t - value, 0.0)
+        imitation = -policy.log_prob(batch.action) * jax.lax.stop_gradient(better)
         total = hp.algorithm.sil_policy_loss_coef * imitation + hp.algorithm.sil_val_loss_coef * 0.5 * better**2
         return weighted_mean(total, batch.weight), weighted_mean((better > 0).astype(jnp.float32), batch.weight)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         base_key, sample_key = jax.random.split(rng)
         after, metrics = agent.update(state, rollout, base_key, hp)
-        past = self_imitation.add(state.memory, rollout, rollout.extras.raw, hp.frame, hp.algorithm.gamma)
-        written, waiting = hp.frame + rollout_size, longest * env.num_envs
-        picks = self_imitation.sample(hp.memory, past, sample_key, hp.algorithm.training_iter, written, waiting)
+        # What is imitated is the raw draw: the action may be a clipped one, which has no likelihood of its own.
+        v_t = parts.net.value(state.policy.params, parts.see(state.policy, rollout.final_obs))
+        played = rollout._replace(action=rollout.extras.raw)
+        past = store.add(state.memory, played, hp.frame, hp.algorithm.gamma, v_t)
+        written = hp.frame + rollout_size
+        picks = store.sample(hp.memory, past, sample_key, hp.algorithm.training_iter, written)
 
-        def learn(carry: tuple[PyTree, PyTree], pick: Array) -> tuple[tuple[PyTree, PyTree], Array]:
+        def learn(carry: tuple[PyTree, PyTree], pick: PyTree) -> tuple[tuple[PyTree, PyTree], Array]:
             params, opt_state = carry
-            batch = jax.tree.map(lambda x: x[pick], past.ring)
+            batch = store.gather(hp.memory, past, pick, hp.algorithm.gamma, written)
             batch = batch._replace(obs=parts.see(state.policy, batch.obs))
             (value, share), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
             moved = descend(actor_critic_optimizer(hp.net), gradient, opt_state, params)
@@ -106,7 +103,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
             carry = jax.tree.map(lambda new, old: jnp.where(some, new, old), moved, carry)
             return carry, jnp.stack([value, share, optax.tree.norm(gradient)])
 
-        repeated = jnp.repeat(picks, hp.algorithm.training_batch_iter, 0)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, hp.algorithm.training_batch_iter, 0), picks)
         (params, opt_state), logs = jax.lax.scan(learn, (after.policy.params, after.learner.opt_state), repeated)
         value, share, norm = logs.mean(0)
         metrics |= {"sil_loss": value, "sil_share": share, "sil_grad_norm": norm}

@@ -6,6 +6,10 @@ scatter, and a ring of `[T, E, ...]` is copied whole by XLA in every iteration).
 
 Row `i` of the ring holds frame `i` (modulo the capacity): the transitions of one step of `E` environments lie side by
 side, and the next transition of the same environment lies `E` rows further.
+
+A row holds an observation and its successor. With `stack_len` above 1 it holds the newest frame alone: each frame is
+stored once, stacks are made when rows are read (`view.stack_rows`), and the successor of a row is the stack `E` rows
+further. So the last row of a truncated episode has no successor and is not learned from, and a row waits for the next.
 """
 
 from typing import Any, NamedTuple
@@ -13,20 +17,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from slmjax.memory.view import MemoryKeys, View, learned_reward, make_view, stack_rows
 from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
+from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv
 
 
 @hyper
-class Replay:
-    """`agent.memory` of name `Replay`."""
+class Replay(MemoryKeys):
+    """`agent.memory` of name `Replay` and its kin."""
 
     name: str = key(default="Replay", doc="name of the memory")
     batch_size: int = key(default=32, doc="transitions of one batch", low=1)
     max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1, high=2**31 - 1)
     use_cer: bool = key(default=False, doc="combined experience replay: the newest step is in every batch")
     num_step_returns: int = key(default=1, doc="n of n-step returns", low=1)
+    seq_len: int = key(default=1, doc="steps of a window that a recurrent network learns from", low=1)
+    burn_in: int = key(default=0, doc="steps before a window that only warm up the recurrent carry", low=0)
 
 
 class Transition(NamedTuple):
@@ -128,65 +135,132 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
         num_envs: `E`, the distance between two transitions of one environment.
         frame: frames written so far, the last rollout included.
     """
-    window = (spec.num_step_returns - 1) * num_envs
     # While fewer steps were written than n, the oldest step is all there is; its window ends at what was written.
-    youngest = jnp.minimum(window, jnp.minimum(frame, rows) - num_envs)
-    written = jnp.minimum(frame, rows)
-    age = jax.random.randint(rng, (batches, spec.batch_size), youngest, written, jnp.int32)
+    youngest = jnp.minimum(lag(spec, num_envs), jnp.minimum(frame, rows) - num_envs)
+    oldest = jnp.minimum(frame, whole(spec, rows, num_envs, frame))
+    age = jax.random.randint(rng, (batches, spec.batch_size), youngest, oldest, jnp.int32)
     if spec.use_cer:
-        fresh = min(num_envs, spec.batch_size // 2)
+        fresh = newest(spec, num_envs)
         age = age.at[:, :fresh].set(jnp.arange(fresh, dtype=jnp.int32) + youngest)
     return (frame - 1 - age) % rows
 
 
-def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
-    """The transitions at `index [B]` as n-step returns that never cross an episode or the write head.
+def lag(spec: Replay, num_envs: int) -> int:
+    """Age from which a row may be drawn: the rest of its n-step window lies in the rows that came after it."""
+    return (spec.num_step_returns - 1 + (spec.stack_len > 1)) * num_envs
+
+
+def whole(spec: Replay, rows: int, num_envs: int, frame: Any) -> Any:
+    """Age below which a row may be drawn: of older ones the stack has been overwritten in part (never written: not)."""
+    return jnp.where(frame > rows, rows - (spec.stack_len - 1) * num_envs, rows)
+
+
+def newest(spec: Replay, num_envs: int) -> int:
+    """How many of the newest transitions `use_cer` puts into a batch: one of each environment, at most half of it."""
+    return min(num_envs, spec.batch_size // 2) if spec.use_cer else 0
+
+
+def learnable(spec: Replay, valid: Array, truncated: Array) -> Array:
+    """Which rows may ever be learned from, their age aside: neither invented nor without a successor."""
+    return valid & ~truncated if spec.stack_len > 1 else valid
+
+
+def n_step(
+    spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any
+) -> tuple[Array, Array, Array]:
+    """`(r_t, discount_t, last row)` of the windows that begin at `index`, which cross no episode nor the write head.
 
     `r_t = sum_{k<m} gamma^k r_{t+k}` where the window `m <= n` ends with the episode, and
     `discount_t = gamma^m (1 - terminated)` (Sutton & Barto 2018, equation 7.1).
     """
-    rows = ring.reward.shape[0]
-    row = jax.tree.map(lambda x: x[index], ring)
-    if spec.num_step_returns == 1:
-        discount = gamma * (1.0 - row.terminated)
-        return Batch(row.obs, row.action, row.reward, discount, row.final_obs, row.valid.astype(jnp.float32))
-
+    rows, stacked = ring.reward.shape[0], isinstance(spec, MemoryKeys) and spec.stack_len > 1
     age = (frame - 1 - index) % rows
-    total, factor = row.reward, jnp.full_like(row.reward, gamma)
-    open_, last = ~(row.terminated | row.truncated), index
+    total, factor, last = ring.reward[index], jnp.full_like(ring.reward[index], gamma), index
+    open_ = ~(ring.terminated[index] | ring.truncated[index])
     for k in range(1, spec.num_step_returns):
         # A window that reaches the newest step of its environment ends there, and bootstraps from it.
-        open_ = open_ & (age - k * num_envs >= 0)
         here = (index + k * num_envs) % rows
+        open_ = open_ & (age - k * num_envs >= 0)
+        if stacked:  # a step without a stored successor stays outside: the window bootstraps from its observation
+            open_ = open_ & ~ring.truncated[here] & (ring.terminated[here] | (age - (k + 1) * num_envs >= 0))
         total = total + jnp.where(open_, factor * ring.reward[here], 0.0)
         factor = jnp.where(open_, factor * gamma, factor)
         last = jnp.where(open_, here, last)
         open_ = open_ & ~(ring.terminated[here] | ring.truncated[here])
-    end_obs = jax.tree.map(lambda x: x[last], ring.final_obs)
-    discount = factor * (1.0 - ring.terminated[last])
-    return Batch(row.obs, row.action, total, discount, end_obs, row.valid.astype(jnp.float32))
+    return total, factor * (1.0 - ring.terminated[last]), last
+
+
+def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
+    """The transitions at rows `index [...]` as n-step returns (`n_step`); observations as they were stored."""
+    r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+    obs, action, final_obs = _at(ring.obs, index), _at(ring.action, index), _at(ring.final_obs, last)
+    return Batch(obs, action, r_t, discount_t, final_obs, ring.valid[index].astype(jnp.float32))
+
+
+def _at(tree: PyTree, index: Array) -> PyTree:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def gather_shown(
+    spec: Replay, view: View, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any
+) -> Batch:
+    """The transitions at rows `index [...]` of a ring as `make` keeps it, observations as the network gets them."""
+    if spec.stack_len == 1:
+        batch = gather(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+        one = lambda tree: view.show(jax.tree.map(lambda x: jnp.expand_dims(x, index.ndim), tree))  # noqa: E731
+        return batch._replace(obs=one(batch.obs), final_obs=one(batch.final_obs))
+    rows = ring.reward.shape[0]
+    r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+    look = lambda at: view.show(stack_rows(ring, at, spec.stack_len, num_envs=num_envs, frame=frame))  # noqa: E731
+    has_successor = ring.terminated[last] | ((frame - 1 - last) % rows >= num_envs)
+    able = learnable(spec, ring.valid[index], ring.truncated[index])
+    weight = (able & has_successor).astype(jnp.float32)
+    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look((last + num_envs) % rows), weight)
 
 
 def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `capacity`; or a batch too small for the newest beside others.
+        SpecError: see `capacity` and `make_view`; a batch too small for the newest beside others; or sequences.
     """
+    if spec.seq_len > 1:
+        raise SpecError(
+            f"expected 1 where the network has no recurrent carry to learn over steps, got {spec.seq_len}.",
+            "agent.memory.seq_len",
+        )
+    return ring_store(spec, env, rollout_size)
+
+
+def ring_store(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
+    """The store of `make`, for other memories to build on."""
     if spec.use_cer and spec.batch_size < 2:
         raise SpecError(
             "expected at least 2 with use_cer (half of a batch is the newest), got 1.", "agent.memory.batch_size"
         )
     rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
+    view, stacked = make_view(spec, env.observation_space), spec.stack_len > 1
+    needed = lag(spec, num_envs) + spec.stack_len * num_envs
+    if stacked and rows < needed:
+        raise SpecError(
+            f"expected at most {spec.stack_len - -(-(needed - rows) // num_envs)} in a memory of {rows} transitions "
+            f"({num_envs} environments), got {spec.stack_len}.",
+            "agent.memory.stack_len",
+        )
+
+    def start() -> Transition:
+        row = example(env)
+        return init(row._replace(final_obs=()) if stacked else row, rows)
+
+    def remember(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
+        rollout = rollout._replace(reward=learned_reward(spec, rollout.reward))
+        return add(ring, rollout._replace(final_obs=()) if stacked else rollout, frame)
 
     def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
         del ring
         return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame)
 
     def pick(spec: Replay, ring: Transition, index: Array, gamma: Any, frame: Any) -> Batch:
-        return gather(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+        return gather_shown(spec, view, ring, index, gamma, num_envs=num_envs, frame=frame)
 
-    return Store(lambda: init(example(env), rows), add, sample, pick, rows)
-
-
-REPLAY = Memory(Replay, "transitions", make)
+    return Store(start, remember, sample, pick, rows)

@@ -151,7 +151,8 @@ def _memory(node: Node, algorithm_name: str, algorithm: Algorithm) -> Any:
         can += ", or `module:attribute` of one of the same kind"
         at = part.value["name"].at if "name" in part.value else part.at
         raise fail(f"{algorithm_name} cannot learn from {name!r}; it can learn from: {can}", at, f"{path}.name")
-    return _hyper(memory.hyper, part, path, "name", name)
+    preset = {key: Node(value, part.at) for key, value in memory.preset.items()}
+    return _hyper(memory.hyper, part._replace(value={**preset, **part.value}), path, "name", name)
 
 
 def _net(node: Node) -> Any:
