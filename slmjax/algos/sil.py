@@ -35,6 +35,7 @@ from slmjax.types import (
     PyTree,
     Rollout,
     SpecError,
+    Store,
     VectorEnv,
 )
 
