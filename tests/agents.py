@@ -15,11 +15,20 @@ DQN = {
 }
 REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
 TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
+SARSA = {name: DQN[name] for name in ("training_frequency", "explore_var_spec")} | {"name": "SARSA"}
+PQN = {"name": "PQN", "time_horizon": 16, "minibatch_size": 32, "training_epoch": 4, "lam": 0.8}
+PQN |= {"explore_var_spec": DQN["explore_var_spec"]}
 
 AGENTS = {
     "PPO": {"algorithm": PPO, "net": NET},
     "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
     "DoubleDQN": {"algorithm": DQN | {"name": "DoubleDQN"}, "memory": REPLAY, "net": NET | TARGET},
+    "VanillaDQN": {"algorithm": DQN | {"name": "VanillaDQN"}, "memory": REPLAY, "net": NET},
+    "MunchausenDQN": {"algorithm": DQN | {"name": "MunchausenDQN"}, "memory": REPLAY, "net": NET | TARGET},
+    "C51": {"algorithm": DQN | {"name": "C51", "v_min": -2.0, "v_max": 2.0}, "memory": REPLAY, "net": NET | TARGET},
+    "QRDQN": {"algorithm": DQN | {"name": "QRDQN", "n_quantiles": 16}, "memory": REPLAY, "net": NET | TARGET},
+    "SARSA": {"algorithm": SARSA, "net": NET},
+    "PQN": {"algorithm": PQN, "net": NET},
 }
 
 
