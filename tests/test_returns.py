@@ -199,7 +199,7 @@ def test_mutants_would_be_caught(one, names, mutation, where):
     # In nearly every trajectory where it could matter: with a truncation that is no termination before the last step.
     last = np.arange(STEPS)[:, None] < STEPS - 1
     cut = data()["truncated"] & ~data()["terminated"] & (last | (mutation.get("death") is True))
-    assert wrong.any(0)[cut.any(0) if where else slice(None)].mean() > 0.9
+    assert wrong.any(0)[cut.any(0) if where else slice(None)].mean() > (0.9 if where else 0.6)
 
 
 def test_a_rollout_of_one_step_is_a_temporal_difference():
