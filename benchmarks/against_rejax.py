@@ -48,7 +48,7 @@ def ours(algorithm: str, envs: int, slots: int, frames: int) -> dict:
     _, run = speed._advance(trial, run, frames)
     jax.block_until_ready(run.sessions)
     pace = SESSIONS * run.frame / (time.perf_counter() - began)
-    returns = np.asarray(trial.population.evaluate(run.sessions, trial.hp, run.frame, False)).mean(1)
+    returns = np.asarray(trial.population.evaluate(run.sessions, trial.hp, run.frame)).mean(1)
     return {"pace": pace, "returns": returns.tolist()}
 
 

@@ -73,7 +73,7 @@ class Session(NamedTuple):
         best: the best policy so far.
         row: the log row under way.
         failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
-            on the policy stays what `best` holds.
+            on `best` is all that is sound of the session, and stays as it is.
     """
 
     key: Key
@@ -99,7 +99,7 @@ class Program(NamedTuple):
             `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`, `stop`
             and `close` are data: no length of a segment compiles anew.
         evaluate: `(session, hp, frame) -> returns [episodes]` of greedy episodes from fresh environments with
-            learning and exploration off.
+            learning and exploration off; those of the best policy where the session has failed.
         iteration_frames: frames of one iteration, `T x E`.
         row_frames: frames of one log row.
         opt_steps: gradient steps of one iteration.
@@ -179,11 +179,12 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
             start = jnp.maximum(frame, (first + i) * row_frames)
             end = jnp.minimum(stop, (first + i + 1) * row_frames)
             session = advance(carry[0], hp, start, (end - start) // size)
-            # The condition is one for the whole population, so it stays a branch; no ring goes through it.
-            held, small = session.agent, session._replace(agent=AgentState(session.agent.policy), env=())
+            # The condition is one for the whole population, so it stays a branch; what does not change stays outside.
             closed = (end % row_frames == 0) | close
-            small, values = jax.lax.cond(closed, lambda s: _close_row(s, end), lambda s: (s, zeros), small)
-            session = small._replace(agent=held._replace(policy=small.agent.policy), env=session.env)
+            open_ = (session.best, session.row, session.failed)
+            kept, values = jax.lax.cond(closed, lambda: _close_row(session, end), lambda: (open_, zeros))
+            best, row, failed = kept
+            session = session._replace(best=best, row=row, failed=failed)
             return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
 
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -191,7 +192,9 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
 
     def evaluate(session: Session, hp: HP, frame: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(session.key, _EVAL), frame)
-        return _evaluate(agent, eval_env, session.agent.policy, schedules.at(hp, frame), key)
+        sound = session.failed < 0
+        policy = jax.tree.map(lambda new, old: jnp.where(sound, new, old), session.agent.policy, session.best.policy)
+        return _evaluate(agent, eval_env, policy, schedules.at(hp, frame), key)
 
     return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
 
@@ -237,34 +240,25 @@ def _finish(stats: EpisodeStats, rollout: Rollout, returns: Array) -> EpisodeSta
     return stats._replace(returns=kept, finished=stats.finished + rank[-1].astype(jnp.int32))
 
 
-def _close_row(session: Session, frame: Array) -> tuple[Session, dict[str, Array]]:
-    """Ends a log row at `frame`: the session with a new one begun, and what the row says."""
-    session, reward = _keep_best(session, frame)
-    row = session.row
-    # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
-    means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
-    values = {"total_reward": reward, "epi": session.stats.finished, "updates": row.updates, "failed": session.failed}
-    return session._replace(row=jax.tree.map(jnp.zeros_like, row)), values | means
+def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Array], dict[str, Array]]:
+    """Ends a log row at `frame`: the best policy, a new row and `failed`, and what the old row says.
 
-
-def _keep_best(session: Session, frame: Array) -> tuple[Session, Array]:
-    """The session with its best policy, and `total_reward` of this row (0 before the first episode ends).
-
-    A session in which something is no longer finite is marked, and its policy becomes the best that it had. What is
-    not of the policy shows in the metrics: a loss and a gradient are functions of it. A row may be one iteration, so
-    this must be cheap.
+    A session in which something is no longer finite is marked. What is not of the policy shows in the metrics: a loss
+    and a gradient are functions of it. A row may be one iteration, so this must be cheap.
     """
-    stats, best, policy = session.stats, session.best, session.agent.policy
+    stats, best, row, policy = session.stats, session.best, session.row, session.agent.policy
     seen = jnp.arange(WINDOW) < stats.finished
     reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.maximum(jnp.sum(seen), 1)
     score = jnp.where(stats.finished >= WINDOW, reward, -jnp.inf)
-    fine = _all_finite((policy, stats, session.row.sums)) & (session.failed < 0)
+    fine = _all_finite((policy, stats, row.sums)) & (session.failed < 0)
     better = fine & (score >= best.score)
     kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), policy, best.policy)
-    policy = jax.tree.map(lambda new, old: jnp.where(fine, new, old), policy, best.policy)
+    best = Best(jnp.where(better, score, best.score), kept)
     failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
-    agent, best = session.agent._replace(policy=policy), Best(jnp.where(better, score, best.score), kept)
-    return session._replace(agent=agent, best=best, failed=failed), reward
+    # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
+    means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
+    values = {"total_reward": reward, "epi": stats.finished, "updates": row.updates, "failed": failed}
+    return (best, jax.tree.map(jnp.zeros_like, row), failed), values | means
 
 
 def _all_finite(tree: PyTree) -> Array:

@@ -1,7 +1,7 @@
 """The one loop of the lab: segments of a population, and a visit after each.
 
 A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How far a segment reaches
-follows the clock (about half a second), so a visit costs nothing worth naming and a signal is soon heard; what a
+follows the clock (about a second), so a visit costs nothing worth naming and a signal is soon heard; what a
 session learns and logs does not depend on it, because rows are kept inside the program. Evaluations and checkpoints
 that the spec asks for at certain frames happen at those frames.
 """
@@ -17,7 +17,7 @@ from slmjax.lab.build import Trial, budget
 from slmjax.lab.history import History
 from slmjax.session import MAX_ROWS, Program, Session
 
-VISIT_SECONDS = 0.5
+VISIT_SECONDS = 1.0
 
 
 class Run(NamedTuple):

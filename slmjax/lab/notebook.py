@@ -153,6 +153,7 @@ class Result:
         size = self.history.size
         if not -size <= session < size:
             raise IndexError(f"session {session} of a result that holds {size}")
+        best = best or session % size in self.failed
         learned = self.sessions.best.policy if best else self.sessions.agent.policy
         state = jax.tree.map(lambda x: _alone(x[session % size]), learned)
         label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
@@ -193,7 +194,7 @@ class _Interrupt(StopRequest):
 def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Result:
     """Trains a spec in memory; compiled programs are kept on disk (`devices.cache_programs`), nothing else.
 
-    Ctrl-C (the stop button of a notebook) ends training after the segment under way, about half a second, and returns
+    Ctrl-C (the stop button of a notebook) ends training after the segment under way, about a second, and returns
     the `Result` so far with a warning; its `frame` says how far it came. A second Ctrl-C interrupts at once and loses
     it. Signals reach the main thread alone, so elsewhere training cannot be interrupted so.
 
