@@ -1,6 +1,6 @@
-"""Value methods: heads and targets against loops and rlax, and probe environments with known answers.
+"""Value methods: heads and targets against loops and rlax, and what sets each method apart, on probe environments.
 
-`tests/test_learning.py` holds the probes of DQN and double DQN; here are those of the others, and what each is about.
+Their ladder of probes is in `tests/test_ladder.py`.
 """
 
 from functools import cache
@@ -296,9 +296,6 @@ def test_the_value_of_an_action_is_the_mean_of_what_is_predicted(head):
 # ------------------------------------------------------------------------------------------------------------ probes
 
 SESSIONS = 5
-REPLAYED = ("VanillaDQN", "MunchausenDQN", "C51", "QRDQN")
-ALGORITHMS = (*REPLAYED, "SARSA", "PQN")
-WIDE = {"v_min": -30.0, "v_max": 20.0}  # a support for far_reset
 
 
 def learn(name: str, probe: str, frames: int = 12_000, lr: float = 1e-2, **changes):
@@ -339,56 +336,6 @@ def actions(result, obs: list[float]) -> np.ndarray:
     return np.stack([p(jnp.asarray(obs, jnp.float32)[:, None]) for p in result.policies])
 
 
-def support_of(name: str, keys: dict) -> dict:
-    """`keys` where the algorithm has a support to choose."""
-    return {"algorithm": keys} if name == "C51" else {}
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-class TestProbes:
-    def test_a_constant_reward_is_its_own_value(self, algorithm):
-        np.testing.assert_allclose(values(learn(algorithm, "constant_reward"), [0.0]), 1.0, atol=0.02)
-
-    def test_a_value_may_depend_on_the_observation(self, algorithm):
-        found = values(learn(algorithm, "observed_reward"), [-1.0, 1.0])
-        np.testing.assert_allclose(found, np.broadcast_to([-1.0, 1.0], found.shape), atol=0.05)
-
-    def test_a_later_reward_is_discounted(self, algorithm):
-        found = values(learn(algorithm, "delayed_reward", algorithm={"gamma": 0.5}), [0.0, 1.0])
-        np.testing.assert_allclose(found, np.broadcast_to([0.5, 1.0], found.shape), atol=0.02)
-
-    def test_the_action_that_pays_is_played(self, algorithm):
-        result = learn(algorithm, "best_action")
-        assert (actions(result, [0.0]) == 1).all()
-        assert (result.eval_reward == 1.0).all()
-
-    def test_the_action_that_pays_may_depend_on_the_observation(self, algorithm):
-        result = learn(algorithm, "matching_action")
-        assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
-        np.testing.assert_allclose(values(result, [-1.0, 1.0]), 1.0, atol=0.05)
-
-    def test_termination_wins_where_a_limit_falls_on_the_same_step(self, algorithm):
-        np.testing.assert_allclose(values(learn(algorithm, "limit_at_the_end"), [0.0]), 1.0, atol=0.02)
-
-    def test_the_reset_observation_is_never_bootstrapped_from(self, algorithm):
-        keys = {"gamma": 0.9} | (WIDE if algorithm == "C51" else {})
-        found = values(learn(algorithm, "far_reset", 40_000, algorithm=keys), [-1.0, 1.0])
-        np.testing.assert_allclose(found, np.broadcast_to([-11.0, 10.0], found.shape), rtol=0.03)
-
-
-def time_limit_values(algorithm: str) -> np.ndarray:
-    keys = {"gamma": 0.98} | ({"v_min": 0.0, "v_max": 80.0} if algorithm == "C51" else {})
-    target = {"polyak_coef": 0.2} if algorithm in ("MunchausenDQN", "C51", "QRDQN") else {}
-    cooling = {"name": "linear_decay", "start_val": 2e-2, "end_val": 1e-4, "end_step": 60_000}
-    spec = spec_of(algorithm, "probes:time_limit", 60_000, algorithm=keys, net=target | {"optim_spec": {"lr": cooling}})
-    return values(slmjax.train(spec, sessions=SESSIONS), [0.0])
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_limit_is_bootstrapped_through(algorithm):
-    np.testing.assert_allclose(time_limit_values(algorithm), 50.0, atol=1.0)
-
-
 def deadly(algorithm):
     """The algorithm, but every time limit that it sees is a death."""
 
@@ -403,11 +350,13 @@ def deadly(algorithm):
     return algorithm._replace(make=make)
 
 
-@pytest.mark.parametrize("algorithm", ["SARSA", "PQN", "C51"])
+@pytest.mark.parametrize("algorithm", ["SARSA", "PQN"])
 def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(algorithm, monkeypatch):
+    """The value is 5 at gamma 0.8 (`tests/test_ladder.py`)."""
     module, attribute = registry.TABLES["algorithm"][algorithm].split(":")
     monkeypatch.setattr(f"{module}.{attribute}", deadly(registry.resolve("algorithm", algorithm)))
-    assert (np.abs(time_limit_values(algorithm) - 50.0) > 1.0).all()
+    found = values(learn(algorithm, "time_limit", algorithm={"gamma": 0.8}), [0.0])
+    np.testing.assert_allclose(found, 1 / (1 - 0.8 * 7 / 8), atol=0.5)
 
 
 # --------------------------------------------------------------------------------------------- what each is about
@@ -430,11 +379,8 @@ def test_sarsa_values_the_policy_that_explores():
     assert (actions(result, [-1.0]) == 0).all()  # keeps away from the edge
 
 
-@pytest.mark.parametrize("algorithm", ["DQN", "PQN"])
-def test_q_learning_values_the_greedy_policy_and_would_fail_as_sarsa(algorithm):
-    keys = {"gamma": EDGE["gamma"], "explore_var_spec": EDGE["epsilon"]} | ({"lam": 0.0} if algorithm == "PQN" else {})
-    result = learn(algorithm, "cliff_edge", 40_000, algorithm=keys)
-    found = action_values(result, [-1.0, 1.0])
+def test_q_learning_values_the_greedy_policy_and_would_fail_as_sarsa():
+    found = action_values(result := on_the_edge("DQN"), [-1.0, 1.0])
     expected = [[0.5, EDGE["gamma"]], [probes.FALL, 1.0]]
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=0.1)
     assert (actions(result, [-1.0]) == 1).all()
@@ -455,7 +401,7 @@ def test_a_sarsa_that_takes_the_next_episodes_first_action_would_be_caught(monke
     assert (habits() < 7.0).all()
 
 
-COIN = {"algorithm": {"gamma": 0.5, "n_atoms": 17}}  # atoms a quarter apart: +-1 and +-gamma are among them
+COIN = {"algorithm": {"gamma": 0.5, "n_atoms": 17, "v_min": -2.0, "v_max": 2.0}}  # atoms a quarter apart: +-1 and +-gamma are among them
 
 
 def test_c51_finds_both_returns_of_a_coin_and_their_probabilities():
@@ -494,21 +440,6 @@ def test_munchausen_adds_what_its_formula_says():
 
 # -------------------------------------------------------------------------------------------------------- combinations
 
-PARTS = {
-    "rainbow without its memory": ("C51", {"double": True}, {"num_step_returns": 3}),
-    "quantiles, double, newest first": ("QRDQN", {"double": True}, {"use_cer": True}),
-    "munchausen, n steps, newest first": ("MunchausenDQN", {}, {"num_step_returns": 2, "use_cer": True}),
-    "vanilla, n steps": ("VanillaDQN", {}, {"num_step_returns": 3}),
-    "double, newest first": ("DoubleDQN", {}, {"use_cer": True}),
-}
-
-
-@pytest.mark.parametrize(("name", "keys", "memory"), PARTS.values(), ids=PARTS)
-def test_parts_combine_from_the_spec_alone(name, keys, memory):
-    result = learn(name, "delayed_reward", algorithm={"gamma": 0.5} | keys, memory=memory)
-    found = values(result, [0.0, 1.0])
-    np.testing.assert_allclose(found, np.broadcast_to([0.5, 1.0], found.shape), atol=0.03)
-
 
 @pytest.mark.parametrize("name", ["C51", "QRDQN"])
 def test_double_is_a_key_of_the_distributional_methods(name, monkeypatch):
@@ -519,9 +450,11 @@ def test_double_is_a_key_of_the_distributional_methods(name, monkeypatch):
     assert used == [dqn.q_learning, dqn.double_q_learning]
 
 
-@pytest.mark.parametrize("name", ["DQN", "MunchausenDQN", "C51", "QRDQN"])
-def test_weights_of_a_memory_reach_the_loss_and_errors_come_back(name, monkeypatch):
-    """A memory that weighs every sample with 0 teaches nothing; one that listens hears an error for each pick."""
+HEADS = ("DQN", "MunchausenDQN", "C51", "QRDQN")
+
+
+def listening(monkeypatch) -> list:
+    """A replay memory that weighs every sample with 0 and notes the shapes of the picks and errors that it is told."""
     heard, real = [], replay.REPLAY.make
 
     def make(spec, env, size):
@@ -537,20 +470,23 @@ def test_weights_of_a_memory_reach_the_loss_and_errors_come_back(name, monkeypat
         return store._replace(gather=gather, rate=rate)
 
     monkeypatch.setattr(replay, "REPLAY", replay.REPLAY._replace(make=make))
-    result = slmjax.train(spec_of(name, "probes:best_action", 2000, algorithm={"training_batch_iter": 2}), sessions=2)
+    return heard
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_memory_hears_an_error_for_each_pick(name, monkeypatch):
+    heard = listening(monkeypatch)
+    spec = spec_of(name, "probes:best_action", 2000, algorithm={"training_batch_iter": 2})
+    program = slmjax.make_session(spec)
+    jax.eval_shape(program.init, jax.eval_shape(lambda: slmjax.session_key(0, 0, 0)), spec.hp)
     assert set(heard) == {((4, 64), (4, 64))}
-    assert (result.history.columns["loss"] == 0).all()
-    assert (result.history.columns["grad_norm"] == 0).all()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_two_seeds_differ_and_one_repeats(name):
-    spec = spec_of(name, "probes:matching_action", 640)
-    first, again = (slmjax.train(spec, sessions=2) for _ in range(2))
-    leaves = lambda result, session: jax.tree.leaves(result.policy(session).state)  # noqa: E731
-    for a, b in zip(leaves(first, 0), leaves(again, 0), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert all((a != b).any() for a, b in zip(leaves(first, 0), leaves(first, 1), strict=True))
+def test_the_weights_of_a_memory_reach_the_loss(monkeypatch):
+    listening(monkeypatch)
+    columns = slmjax.train(spec_of("C51", "probes:best_action", 2000), sessions=2).history.columns
+    assert (columns["loss"] == 0).all()
+    assert (columns["grad_norm"] == 0).all()
 
 
 def test_the_keys_of_a_target_network_are_refused_where_there_is_none():
