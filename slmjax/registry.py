@@ -21,8 +21,14 @@ _GYMNAX = (
 TABLES: dict[str, dict[str, str]] = {
     "algorithm": {
         "Random": "slmjax.algos.random:RANDOM",
+        "SARSA": "slmjax.algos.sarsa:SARSA",
+        "VanillaDQN": "slmjax.algos.dqn:VANILLA_DQN",
         "DQN": "slmjax.algos.dqn:DQN",
         "DoubleDQN": "slmjax.algos.dqn:DOUBLE_DQN",
+        "MunchausenDQN": "slmjax.algos.munchausen:MUNCHAUSEN_DQN",
+        "C51": "slmjax.algos.c51:C51",
+        "QRDQN": "slmjax.algos.qrdqn:QRDQN",
+        "PQN": "slmjax.algos.pqn:PQN",
         "PPO": "slmjax.algos.ppo:PPO",
         "ActorCritic": "slmjax.algos.actor_critic:ACTOR_CRITIC",
         "SIL": "slmjax.algos.sil:SIL",

@@ -17,6 +17,12 @@ DQN = {
 REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
 SIL_REPLAY = {"name": "SILReplay", "batch_size": 64, "max_size": 2048}
 TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
+SARSA = {name: DQN[name] for name in ("training_frequency", "explore_var_spec")} | {"name": "SARSA"}
+PQN = {"name": "PQN", "time_horizon": 16, "minibatch_size": 32, "training_epoch": 4, "lam": 0.8}
+PQN |= {"explore_var_spec": DQN["explore_var_spec"]}
+SUPPORT = {"v_min": -20.0, "v_max": 10.0}  # the returns of all probes
+NEWEST = REPLAY | {"num_step_returns": 3, "use_cer": True}
+MUNCHAUSEN = DQN | {"name": "MunchausenDQN", "tau": 3e-3}  # at 0.03, values of probes would be lower by up to 0.02
 
 AGENTS = {
     "PPO": {"algorithm": PPO, "net": NET},
@@ -30,6 +36,13 @@ AGENTS = {
     "PPOSIL": {"algorithm": PPO | {"name": "PPOSIL"}, "memory": SIL_REPLAY, "net": NET},
     "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
     "DoubleDQN": {"algorithm": DQN | {"name": "DoubleDQN"}, "memory": REPLAY, "net": NET | TARGET},
+    "VanillaDQN": {"algorithm": DQN | {"name": "VanillaDQN"}, "memory": REPLAY, "net": NET},
+    "MunchausenDQN": {"algorithm": MUNCHAUSEN, "memory": REPLAY, "net": NET | TARGET},
+    "C51": {"algorithm": DQN | {"name": "C51"} | SUPPORT, "memory": REPLAY, "net": NET | TARGET},
+    "QRDQN": {"algorithm": DQN | {"name": "QRDQN", "n_quantiles": 16}, "memory": REPLAY, "net": NET | TARGET},
+    "Combined": {"algorithm": DQN | {"name": "C51", "double": True} | SUPPORT, "memory": NEWEST, "net": NET | TARGET},
+    "SARSA": {"algorithm": SARSA, "net": NET},
+    "PQN": {"algorithm": PQN, "net": NET},
 }
 
 

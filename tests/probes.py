@@ -265,3 +265,62 @@ def previous_sign(steps: int = 8) -> Env:
         return (taken + 1, after, obs), after, reward, jnp.array(False), taken + 1 >= steps
 
     return Env(reset, step, _OBS, Discrete(2), max_steps=steps)
+
+
+def coin_at_the_end() -> Env:
+    """P15. Two steps, observations 0 then 1; the second one pays +1 or -1 by a coin and ends.
+
+    The return is +1 or -1 from observation 1 and +gamma or -gamma from observation 0, each with probability 1/2. Its
+    mean is 0 everywhere: only what predicts a distribution can tell.
+    """
+
+    def reset(key):
+        return jnp.int32(0), _fixed(0.0)
+
+    def step(key, steps, action):
+        steps = steps + 1
+        done = steps >= 2
+        return steps, _fixed(1.0), jnp.where(done, _sign(key)[0], 0.0), done, jnp.array(False)
+
+    return Env(reset, step, _OBS, Discrete(1), max_steps=2)
+
+
+FALL = -3.0
+
+
+def cliff_edge() -> Env:
+    """Observation -1: action 0 ends with 0.5, action 1 pays nothing and leads to the edge, observation +1. There,
+    action 1 ends with 1 and action 0, a fall, with -3.
+
+    An epsilon-greedy policy falls with probability epsilon / 2. So SARSA finds Q(-1, 1) = gamma (1 - 2 epsilon), 0.18
+    at epsilon 0.4 and gamma 0.9, and plays 0 at -1; Q-learning finds gamma and plays 1.
+    """
+
+    def reset(key):
+        return jnp.array(False), _fixed(-1.0)
+
+    def step(key, at_edge, action):
+        end = jnp.where(action == 1, 1.0, FALL)
+        reward = jnp.where(at_edge, end, jnp.where(action == 1, 0.0, 0.5))
+        return jnp.array(True), _fixed(1.0), reward, at_edge | (action == 0), jnp.array(False)
+
+    return Env(reset, step, _OBS, Discrete(2), max_steps=2)
+
+
+def two_habits(steps: int = 4) -> Env:
+    """The first observation is -1, where action 0 pays 1 and action 1 costs 1; then it is +1, where it is the other way
+    round. Never terminates, truncated after `steps`.
+
+    Under an epsilon-greedy policy V(+1) = (1 - epsilon) / (1 - gamma), 8 at epsilon 0.2 and gamma 0.9, and the better
+    action is worth 1 + gamma V(+1) = 8.2. Who takes the first action of the next episode for the one after a truncated
+    step finds far less.
+    """
+
+    def reset(key):
+        return jnp.int32(0), _fixed(-1.0)
+
+    def step(key, taken, action):
+        good = jnp.where(taken == 0, action == 0, action == 1)
+        return taken + 1, _fixed(1.0), jnp.where(good, 1.0, -1.0), jnp.array(False), taken + 1 >= steps
+
+    return Env(reset, step, _OBS, Discrete(2), max_steps=steps)

@@ -5,12 +5,16 @@ import numpy as np
 import pytest
 from ladder import PROBES, climb, found
 
+from slmjax.algos.c51 import categorical
+from slmjax.algos.qrdqn import quantiles
+from slmjax.algos.value_heads import EXPECTED
 from slmjax.nets.build import build
 from slmjax.types import Box, Tail
 
 # Frames that each needs; values are read from the critic that acting leaves, or from Q.
 CRITICS = {"PPO": 20_000, "ActorCritic": 30_000, "SIL": 30_000, "PPOSIL": 20_000}
-SCORES = {"DQN": 12_000, "DoubleDQN": 12_000}
+SCORES = dict.fromkeys(("DQN", "DoubleDQN", "VanillaDQN", "MunchausenDQN", "SARSA", "PQN"), 12_000)
+SCORES |= dict.fromkeys(("C51", "QRDQN", "Combined"), 12_000)
 ACTORS = {"Reinforce": 20_000, "CrossEntropy": 20_000}
 
 
@@ -19,8 +23,15 @@ def critic(agent, policy, obs, hp):
 
 
 def best_score(agent, policy, obs, hp):
-    net = build(hp.net, Box(-1, 1, (1,)), (Tail(2, "critic"),))
-    return net.apply(policy, obs, ())[0][0].max(-1)
+    match hp.algorithm.name:
+        case "C51":
+            head = categorical(hp.algorithm.n_atoms)
+        case "QRDQN":
+            head = quantiles(hp.algorithm.n_quantiles)
+        case _:
+            head = EXPECTED
+    net = build(hp.net, Box(-1, 1, (1,)), (Tail(2 * head.width, "critic"),))
+    return head.q(net.apply(policy, obs, ())[0][0].reshape(-1, 2, head.width), hp).max(-1)
 
 
 def nothing(agent, policy, obs, hp):

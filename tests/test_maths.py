@@ -15,6 +15,7 @@ from slmjax.algos import dqn, normalize, ppo
 from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, huber, q_target, td_error, weighted_mean
 from slmjax.algos.returns import discounts, gae
 from slmjax.algos.shuffle import permutation
+from slmjax.algos.value_heads import greedy_policy
 from slmjax.envs import make_env
 from slmjax.nets.mlp import MLPNet
 from slmjax.spec.sections import EnvSpec
@@ -129,17 +130,17 @@ DISCOUNT = np.float32(0.9 * (np.arange(B) % 3 > 0))
 
 def test_td_errors_equal_rlax():
     q_tm1, a_tm1, r_t, q_t, selector = batch()
-    ours = td_error(q_tm1, a_tm1, q_target(r_t, DISCOUNT, q_t, q_t))
+    ours = td_error(q_tm1, a_tm1, q_target(r_t, DISCOUNT, q_t, greedy_policy(q_t)))
     theirs = jax.vmap(rlax.q_learning)(q_tm1, a_tm1, r_t, DISCOUNT, q_t)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    double = td_error(q_tm1, a_tm1, q_target(r_t, DISCOUNT, q_t, selector))
+    double = td_error(q_tm1, a_tm1, q_target(r_t, DISCOUNT, q_t, greedy_policy(selector)))
     theirs = jax.vmap(rlax.double_q_learning)(q_tm1, a_tm1, r_t, DISCOUNT, q_t, selector)
     np.testing.assert_allclose(double, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_dqn_and_double_dqn_differ_exactly_where_their_choices_do():
     _, _, r_t, q_t, selector = batch()
-    dqn, double = (np.asarray(q_target(r_t, DISCOUNT, q_t, by)) for by in (q_t, selector))
+    dqn, double = (np.asarray(q_target(r_t, DISCOUNT, q_t, greedy_policy(by))) for by in (q_t, selector))
     elsewhere = (q_t.argmax(-1) != selector.argmax(-1)) & (DISCOUNT > 0)
     assert 0 < elsewhere.sum() < B
     np.testing.assert_array_equal(dqn != double, elsewhere)
@@ -160,6 +161,19 @@ def test_by_default_the_target_network_stays_behind_the_online_one():
         assert moved(MLPNet(), frame) == [1.0] * 3
 
 
+@pytest.mark.parametrize("period", [1, 3, 4, 16, 64])
+def test_a_target_network_moves_once_for_each_period_that_an_update_passed(period):
+    net, frames = MLPNet(update_type="polyak", update_frequency=period, polyak_coef=0.25), 16
+    follow = jax.jit(lambda w, frame: dqn.follow({"w": w}, {"w": jnp.ones(())}, HP((), (), net, frame), frames)["w"])
+    target, by_hand = jnp.zeros(()), 0.0
+    for frame in range(0, 160, frames):
+        target = follow(target, frame)
+        for now in range(frame + 1, frame + frames + 1):  # what `frames between two updates` says, frame by frame
+            by_hand += 0.25 * (1.0 - by_hand) * (now % period == 0)
+        np.testing.assert_allclose(target, by_hand, rtol=1e-5)
+    assert 0.0 < by_hand <= 1.0
+
+
 def test_ppo_refuses_minibatches_of_one_whose_advantages_would_all_be_zero():
     assert ppo._standardize(jnp.array([3.7]), jnp.ones(1)).tolist() == [0.0]
     env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
@@ -175,7 +189,7 @@ def test_no_gradient_flows_through_a_target():
     q_tm1, a_tm1, r_t, q_t, _ = batch()
 
     def loss(q_tm1, q_t, stopped=True):
-        target = q_target(r_t, DISCOUNT, q_t, q_t)
+        target = q_target(r_t, DISCOUNT, q_t, greedy_policy(q_t))
         if stopped:
             return jnp.sum(td_error(q_tm1, a_tm1, target) ** 2)
         return jnp.sum((target - jnp.take_along_axis(q_tm1, a_tm1[:, None], -1)[:, 0]) ** 2)

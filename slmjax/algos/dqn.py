@@ -6,28 +6,31 @@
         descend `training_batch_iter` times on  loss( r + gamma (1 - terminated) Q_target(s', a*) - Q(s, a) )
     the target network follows every `update_frequency` frames
 
-The two differ in who picks `a*`: the target network itself (DQN) or the online one (double DQN).
+`make` builds every value method with a replay memory from two parts. A `Rule` says what the next step is worth: by the
+action that the target network likes best (DQN), that the online one likes best (double DQN), or softly
+(`munchausen.py`). A `ValueHead` says what is predicted: an expected return (here), or its distribution (`c51.py`,
+`qrdqn.py`). Vanilla DQN has no target network: it bootstraps from the online one.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from slmjax import registry
-from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
+from slmjax.algos.losses import weighted_mean
+from slmjax.algos.value_heads import EXPECTED, ActionValueKeys, ValueHead, greedy_policy
 from slmjax.memory.replay import Batch
 from slmjax.memory.view import make_view
 from slmjax.nets.build import build
-from slmjax.nets.keys import ACTOR_KEYS
+from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.masks import masking
-from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -47,18 +50,10 @@ from slmjax.types import (
 
 
 @hyper
-class DQNKeys:
-    """`agent.algorithm` of name `DQN` or `DoubleDQN`."""
+class DQNKeys(ActionValueKeys):
+    """`agent.algorithm` of name `DQN`, `DoubleDQN` or `VanillaDQN`."""
 
     name: str = key(default="DQN", doc="name of the algorithm")
-    action_pdtype: str = key(default="Argmax", doc="distribution over actions", choices=("default", "Argmax"))
-    action_policy: str = key(default="epsilon_greedy", doc="exploration", choices=tuple(POLICIES))
-    explore_var_spec: float | Schedule = key(
-        default=Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0),
-        doc="epsilon, or the temperature of boltzmann",
-        low=0,
-    )
-    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
     training_frequency: int = key(default=1, doc="steps of each environment between two training events", low=1)
     training_iter: int = key(default=1, doc="batches of one training event", low=1)
     training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
@@ -68,16 +63,33 @@ class DQNKeys:
 class Learner(NamedTuple):
     """What a DQN knows beside its network and its ring."""
 
-    target: PyTree
+    target: PyTree  # parameters, or () without a target network
     opt_state: PyTree
 
 
-# (online parameters, target parameters) -> the parameters that pick the next action
-Picker = Callable[[PyTree, PyTree], PyTree]
+# What the next step is worth: (q of the online network, q of the target network, batch, hp) -> (r_t [B], the rewards
+# with whatever the method adds, policy_t [B, A], probabilities of the next actions). Each q is obs [B, ...] -> [B, A].
+Rule = Callable[[Callable[[PyTree], Array], Callable[[PyTree], Array], Batch, HP], tuple[Array, Array]]
 
 
-def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
-    """A DQN agent whose next action is picked by the network that `picker` returns.
+def q_learning(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+    """The action that the target network likes best (Mnih et al. 2015, algorithm 1)."""
+    del online_q, hp
+    return batch.r_t, greedy_policy(target_q(batch.final_obs))
+
+
+def double_q_learning(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+    """The action that the online network likes best (van Hasselt et al. 2016, equation 4)."""
+    del target_q, hp
+    return batch.r_t, greedy_policy(online_q(batch.final_obs))
+
+
+def make(
+    hp: HP, env: VectorEnv, *, rule: Rule = q_learning, head: ValueHead = EXPECTED, target_network: bool = True
+) -> Agent:
+    """An agent that learns action values from replayed transitions.
+
+    Without a target network the online one, as it is at that moment, takes its place.
 
     Raises:
         SpecError: the ring cannot hold a batch or a rollout, or a mask of valid actions does not fit.
@@ -90,22 +102,26 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
             f"expected at most {store.capacity} frames, the size of the memory, got {alg.training_start_step}.",
             "agent.algorithm.training_start_step",
         )
-    view = make_view(mem, env.observation_space)
-    net = build(hp.net, view.space, (Tail(env.action_space.n, "critic"),))
+    view, actions = make_view(mem, env.observation_space), env.action_space.n
+    net = build(hp.net, view.space, (Tail(actions * head.width, "critic", actions),))
     updates = alg.training_iter * alg.training_batch_iter
     mask = masking(env.observation_space, (env.action_space.n,))
 
-    def scores(params: PyTree, obs: PyTree) -> Array:
-        (q,), _ = net.apply(params, obs, ())
-        return mask(q, obs)
+    def predict(params: PyTree, obs: PyTree) -> Array:
+        (output,), _ = net.apply(params, obs, ())
+        return output.reshape(*output.shape[:-1], actions, head.width)
+
+    def scores(params: PyTree, obs: PyTree, hp: HP) -> Array:
+        return mask(head.q(predict(params, obs), hp), obs)
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
-        return AgentState(params, Learner(jax.tree.map(jnp.copy, params), _optimizer(hp).init(params)), store.init())
+        target = jax.tree.map(jnp.copy, params) if target_network else ()
+        return AgentState(params, Learner(target, _optimizer(hp).init(params)), store.init())
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         x, carry = view.see(obs, carry)
-        q = scores(params, x)
+        q = scores(params, x, hp)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
@@ -114,11 +130,14 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
     def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
-        q_tm1, q_t = scores(params, batch.obs), scores(target, batch.final_obs)
-        q_t_selector = scores(jax.lax.stop_gradient(picker(params, target)), batch.final_obs)
-        error = td_error(q_tm1, batch.action, q_target(batch.r_t, batch.discount_t, q_t, q_t_selector))
-        punished = PUNISH[hp.net.loss_spec.name](error) * batch.importance
-        return weighted_mean(punished, batch.weight), (jnp.mean(jnp.max(q_tm1, -1)), error)
+        fixed = jax.lax.stop_gradient(params)
+        behind = target if target_network else fixed
+        online_q, target_q = (partial(scores, p, hp=hp) for p in (fixed, behind))
+        r_t, policy_t = rule(online_q, target_q, batch, hp)
+        output_tm1, output_t = predict(params, batch.obs), predict(behind, batch.final_obs)
+        punished, error = head.loss(output_tm1, batch.action, r_t, batch.discount_t, output_t, policy_t, hp)
+        value = weighted_mean(punished * batch.importance, batch.weight)
+        return value, (jnp.mean(jnp.max(head.q(output_tm1, hp), -1)), error)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         ring = store.add(state.memory, rollout, hp.frame)
@@ -138,30 +157,33 @@ def make(hp: HP, env: VectorEnv, *, picker: Picker) -> Agent:
         ring = store.rate(
             hp.memory, ring, picks, error[hp.algorithm.training_batch_iter - 1 :: hp.algorithm.training_batch_iter]
         )
-        learner = Learner(follow(target, params, hp, rollout_size), opt_state)
+        target = follow(target, params, hp, rollout_size) if target_network else ()
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
-        return AgentState(params, learner, ring), metrics
+        return AgentState(params, Learner(target, opt_state), ring), metrics
 
     return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates, view.carry)
 
 
 def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:
-    """The target network after an update that took `frames`: moved when a multiple of `update_frequency` was passed."""
+    """The target network after an update that took `frames`.
+
+    It moves once for each multiple of `update_frequency` that was passed: `k` polyak updates towards the same
+    parameters leave `(1 - polyak_coef)^k` of the old ones.
+    """
     period = hp.net.update_frequency
-    due = (hp.frame + frames) // period > hp.frame // period
-    share = 1.0 if hp.net.update_type == "replace" else hp.net.polyak_coef
-    return optax.incremental_update(params, target, jnp.where(due, share, 0.0))
+    moves = (hp.frame + frames) // period - hp.frame // period
+    left = 0.0 if hp.net.update_type == "replace" else 1.0 - hp.net.polyak_coef
+    return optax.incremental_update(params, target, 1.0 - left**moves)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:
     return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
-def _algorithm(picker: Picker) -> Algorithm:
-    return Algorithm(DQNKeys, partial(make, picker=picker), (Discrete,), ("Replay",), ACTOR_KEYS)
-
-
-DQN = _algorithm(lambda online, target: target)
-DOUBLE_DQN = _algorithm(lambda online, target: online)
+DQN = Algorithm(DQNKeys, make, (Discrete,), ("Replay",), ACTOR_KEYS)
+DOUBLE_DQN = Algorithm(DQNKeys, partial(make, rule=double_q_learning), (Discrete,), ("Replay",), ACTOR_KEYS)
+VANILLA_DQN = Algorithm(
+    DQNKeys, partial(make, target_network=False), (Discrete,), ("Replay",), ACTOR_KEYS + TARGET_KEYS
+)

@@ -17,21 +17,22 @@ def same_shape(*arrays: Any) -> None:
 
 
 def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
-    """`stop_gradient(target) - q(s, a)` for scores `[B, A]`, actions `[B]` and targets `[B]`."""
-    same_shape(a_tm1, target_tm1)
-    q_a = jnp.take_along_axis(q_tm1, a_tm1[:, None], -1)[:, 0]
+    """`stop_gradient(target) - q(s, a)` for scores `[..., A]`, actions `[...]` and targets `[...]`."""
+    same_shape(a_tm1, target_tm1, q_tm1[..., 0])
+    q_a = jnp.take_along_axis(q_tm1, a_tm1[..., None], -1)[..., 0]
     return jax.lax.stop_gradient(target_tm1) - q_a
 
 
-def q_target(r_t: Array, discount_t: Array, q_t: Array, q_t_selector: Array) -> Array:
-    """`r_t + discount_t q_t(argmax q_t_selector)`, `[B]`.
+def q_target(r_t: Array, discount_t: Array, q_t: Array, policy_t: Array) -> Array:
+    """`r_t + discount_t sum_a policy_t(a) q_t(a)` for scores and probabilities `[..., A]`; `0 q` is 0 whatever `q` is.
 
-    Q-learning when both scores are the target network's (Mnih et al. 2015); double Q-learning when the online network
-    selects and the target network values (van Hasselt et al. 2016, equation 4).
+    The probabilities make the method: all on the action that the target network likes best is Q-learning (Mnih et al.
+    2015), that the online network likes best is double Q-learning (van Hasselt et al. 2016, equation 4), that was
+    drawn is SARSA (Rummery & Niranjan 1994).
     """
     same_shape(r_t, discount_t, q_t[..., 0])
-    best = jnp.argmax(q_t_selector, -1)
-    return r_t + discount_t * jnp.take_along_axis(q_t, best[:, None], -1)[:, 0]
+    same_shape(q_t, policy_t)
+    return r_t + discount_t * jnp.sum(jnp.where(policy_t > 0, policy_t * q_t, 0.0), -1)
 
 
 def clipped_surrogate(log_ratio: Array, advantage: Array, clip_eps: Any) -> Array:
@@ -48,7 +49,7 @@ def clipped_value(value: Array, old_value: Array, target: Array, clip_eps: Any, 
     return jnp.maximum(punish(value - target), punish(moved - target))
 
 
-def huber(error: Array, delta: float = 1.0) -> Array:
+def huber(error: Array, delta: Any = 1.0) -> Array:
     """`error^2 / 2` within `delta` of zero, linear beyond (Huber 1964)."""
     size = jnp.abs(error)
     inner = jnp.minimum(size, delta)

@@ -1,0 +1,50 @@
+"""Munchausen DQN: the reward plus the scaled log-probability of the action taken (Vieillard et al. 2020).
+
+    pi(. | s) = softmax(Q_target(s, .) / tau)
+    target: r + alpha [tau log pi(a | s)]_clip^0
+              + gamma (1 - terminated) sum_a' pi(a' | s') (Q_target(s', a') - tau log pi(a' | s'))
+
+Everything else is DQN's (`dqn.py`); exploration is epsilon-greedy as in the paper. With n-step returns the bonus is
+that of the first action, and the entropy that of the state bootstrapped from.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.algos import dqn
+from slmjax.algos.distributional import entropy
+from slmjax.memory.replay import Batch
+from slmjax.nets.keys import ACTOR_KEYS
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Algorithm, Array, Discrete
+
+
+@hyper
+class MunchausenKeys(dqn.DQNKeys):
+    """`agent.algorithm` of name `MunchausenDQN`."""
+
+    name: str = key(default="MunchausenDQN", doc="name of the algorithm")
+    munchausen_alpha: float = key(default=0.9, doc="weight of the log-policy added to the reward", low=0, high=1)
+    tau: float = key(default=0.03, doc="temperature of the softmax policy in the target", above=0)
+    clip: float = key(default=-1.0, doc="lowest value of tau log pi that is added", high=0)
+
+
+def munchausen(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+    """The soft policy, and the reward with what it adds (Vieillard et al. 2020, section 3).
+
+    Both additions are numbers a transition, so that any `ValueHead` can be taught: `sum_a' pi (Q - tau log pi)` is
+    `sum_a' pi Q` plus `tau` times the entropy.
+    """
+    del online_q
+    alg = hp.algorithm
+    log_pi_tm1, log_pi_t = (jax.nn.log_softmax(target_q(obs) / alg.tau) for obs in (batch.obs, batch.final_obs))
+    taken = jnp.take_along_axis(log_pi_tm1, batch.action[:, None], -1)[:, 0]
+    bonus = alg.munchausen_alpha * jnp.clip(alg.tau * taken, alg.clip, 0.0)
+    policy_t = jnp.exp(log_pi_t)
+    return batch.r_t + bonus + batch.discount_t * alg.tau * entropy(policy_t), policy_t
+
+
+MUNCHAUSEN_DQN = Algorithm(MunchausenKeys, partial(dqn.make, rule=munchausen), (Discrete,), ("Replay",), ACTOR_KEYS)

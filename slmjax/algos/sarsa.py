@@ -1,0 +1,90 @@
+"""SARSA: on-policy temporal differences (Rummery & Niranjan 1994; Sutton & Barto 2018, section 6.4).
+
+    act for `training_frequency` steps: epsilon-greedy on Q(s, .)
+    descend once on  loss( r + gamma (1 - terminated) Q(s', a') - Q(s, a) ),  a' the action taken in s'
+
+Within a rollout `a'` is the action of the next row. Where there is none it is drawn by the policy that acted: after the
+last row, and where a time limit stopped the episode, whose next row belongs to another one. The draw after the last row
+has the distribution of the action that a policy without this update would take, as in the textbook, where `a'` is
+chosen before Q changes; holding that transition back for the action really taken would mix two policies in one batch
+instead. The target is no function of the parameters (a semi-gradient).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
+from slmjax.algos.returns import discounts
+from slmjax.algos.value_heads import ActionValueKeys
+from slmjax.nets.build import build
+from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
+from slmjax.nets.optim import descend, optimizer
+from slmjax.policies.exploration import POLICIES
+from slmjax.policies.exploration import greedy as best_action
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, Tail, VectorEnv
+
+
+@hyper
+class SARSAKeys(ActionValueKeys):
+    """`agent.algorithm` of name `SARSA`."""
+
+    name: str = key(default="SARSA", doc="name of the algorithm")
+    training_frequency: int = key(default=8, doc="steps of each environment between two gradient steps", low=1)
+
+
+def next_actions(action: Array, drawn: Array, ended: Array) -> Array:
+    """The actions that follow those of a rollout, all `[T, E]`.
+
+    `drawn` are draws of the policy at `final_obs`: they stand in where the next row is no next step.
+    """
+    following = jnp.concatenate([action[1:], drawn[-1:]])
+    return jnp.where(ended, drawn, following)
+
+
+def make(hp: HP, env: VectorEnv) -> Agent:
+    """A SARSA agent."""
+    net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
+
+    def scores(params: PyTree, obs: PyTree) -> Array:
+        (q,), _ = net.apply(params, obs, ())
+        return q
+
+    def explore(q: Array, rng: Key, hp: HP) -> Array:
+        return POLICIES[hp.algorithm.action_policy](q, hp.algorithm.explore_var_spec, rng)
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        params = net.init(rng, hp.net)
+        return AgentState(params, _optimizer(hp).init(params))
+
+    def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
+        q = scores(params, obs)
+        return (best_action(q) if greedy else explore(q, rng, hp)), carry, ()
+
+    def loss(params: PyTree, rollout: Rollout, target: Array, hp: HP) -> tuple[Array, Array]:
+        q_tm1 = scores(params, rollout.obs)
+        punished = PUNISH[hp.net.loss_spec.name](td_error(q_tm1, rollout.action, target))
+        weight = rollout.valid.astype(jnp.float32)
+        return weighted_mean(punished, weight), weighted_mean(jnp.max(q_tm1, -1), weight)
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        params, ended = state.policy, rollout.terminated | rollout.truncated
+        q_t = scores(params, rollout.final_obs)
+        a_t = next_actions(rollout.action, explore(q_t, rng, hp), ended)
+        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
+        target = q_target(rollout.reward, discount_t, q_t, jax.nn.one_hot(a_t, q_t.shape[-1]))
+        (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, rollout, target, hp)
+        params, opt_state = descend(_optimizer(hp), gradient, state.learner, params)
+        metrics = {"loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient)}
+        metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
+        return AgentState(params, opt_state), metrics
+
+    return Agent(init, act, update, horizon=hp.algorithm.training_frequency, opt_steps=1)
+
+
+def _optimizer(hp: HP) -> optax.GradientTransformation:
+    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
+
+
+SARSA = Algorithm(SARSAKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS)
