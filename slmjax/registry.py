@@ -24,6 +24,10 @@ TABLES: dict[str, dict[str, str]] = {
         "DQN": "slmjax.algos.dqn:DQN",
         "DoubleDQN": "slmjax.algos.dqn:DOUBLE_DQN",
         "PPO": "slmjax.algos.ppo:PPO",
+        "SoftActorCritic": "slmjax.algos.sac:SOFT_ACTOR_CRITIC",
+        "TD3": "slmjax.algos.td3:TD3",
+        "DDPG": "slmjax.algos.td3:DDPG",
+        "CrossQ": "slmjax.algos.crossq:CROSSQ",
     },
     "memory": {
         "OnPolicyBatchReplay": "slmjax.memory.rollout:ON_POLICY_BATCH_REPLAY",

@@ -15,11 +15,19 @@ DQN = {
 }
 REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
 TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
+SAC = {"name": "SoftActorCritic", "training_frequency": 4, "training_iter": 4, "training_start_step": 128}
+SAC |= {"alpha_lr": 1e-2}
+TD3 = {"name": "TD3", "training_frequency": 4, "training_iter": 4, "training_start_step": 128}
+POLYAK = {"update_type": "polyak", "polyak_coef": 0.05}
 
 AGENTS = {
     "PPO": {"algorithm": PPO, "net": NET},
     "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
     "DoubleDQN": {"algorithm": DQN | {"name": "DoubleDQN"}, "memory": REPLAY, "net": NET | TARGET},
+    "SoftActorCritic": {"algorithm": SAC, "memory": REPLAY, "net": NET | POLYAK},
+    "TD3": {"algorithm": TD3, "memory": REPLAY, "net": NET | POLYAK},
+    "DDPG": {"algorithm": TD3 | {"name": "DDPG"}, "memory": REPLAY, "net": NET | POLYAK},
+    "CrossQ": {"algorithm": SAC | {"name": "CrossQ"}, "memory": REPLAY, "net": NET | {"batch_renorm": True}},
 }
 
 
@@ -32,8 +40,20 @@ def merge(base: dict, changes: dict) -> dict:
     return merged
 
 
-def spec_of(which: str, env: str, frames: int, *, num_envs: int = 4, meta: dict | None = None, **changes: dict):
-    """A resolved spec. `changes` go into the agent's sections: `algorithm={...}`, `net={...}`, `memory={...}`."""
+def spec_of(
+    which: str,
+    env: str,
+    frames: int,
+    *,
+    num_envs: int = 4,
+    meta: dict | None = None,
+    kwargs: dict | None = None,
+    **changes: dict,
+):
+    """A resolved spec. `changes` go into the agent's sections: `algorithm={...}`, `net={...}`, `memory={...}`.
+
+    `kwargs` are those of the environment.
+    """
     agent = merge(AGENTS.get(which, {"algorithm": {"name": which}}), changes)
-    env_spec = {"name": env, "num_envs": num_envs, "max_frame": frames}
+    env_spec = {"name": env, "num_envs": num_envs, "max_frame": frames, "kwargs": kwargs or {}}
     return slmjax.load_spec({"name": "test", "agent": agent, "env": env_spec, "meta": meta or {}})

@@ -135,6 +135,12 @@ def far_reset(steps: int = 4) -> Env:
     return Env(reset, step, _OBS, Discrete(1), max_steps=steps)
 
 
+def boxed(probe: str, **kwargs) -> Env:
+    """A probe of this file with an action in Box[-2, 5] that it never sees, for those who act in nothing else."""
+    env = globals()[probe](**kwargs)
+    return env._replace(action_space=_ACTION, step=lambda key, state, action: env.step(key, state, jnp.int32(0)))
+
+
 class Poison(NamedTuple):
     """The state of `nan_reward`. Set `poisoned` by hand to choose the lane that fails."""
 
