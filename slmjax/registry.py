@@ -35,6 +35,10 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "net": {
         "MLPNet": "slmjax.nets.mlp:MLP_NET",
+        "DuelingMLPNet": "slmjax.nets.mlp:DUELING_MLP_NET",
+        "ConvNet": "slmjax.nets.conv:CONV_NET",
+        "DuelingConvNet": "slmjax.nets.conv:DUELING_CONV_NET",
+        "RecurrentNet": "slmjax.nets.recurrent:RECURRENT_NET",
     },
     "env": dict.fromkeys(_GYMNAX.split(), "slmjax.envs.gymnax:make"),
 }

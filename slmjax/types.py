@@ -240,10 +240,13 @@ class Tail(NamedTuple):
     Attributes:
         width: numbers that it puts out.
         role: `actor` or `critic`: which of `actor_init_std` and `critic_init_std` initialises it.
+        actions: of a critic, the actions that its width is divided among, action first (`width = actions x atoms`);
+            None: one number an action. A dueling network reads it.
     """
 
     width: int
     role: str
+    actions: int | None = None
 
 
 class Net(NamedTuple):
@@ -251,13 +254,20 @@ class Net(NamedTuple):
 
     Attributes:
         init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
-        apply: `(params, obs [..., obs], carry) -> (tuple of outputs [..., width], carry)`.
+        apply: `(params, obs [..., obs], carry) -> (tuple of outputs [..., width], carry)`: one step, by statistics as
+            they are; `carry` has the leading axes of `obs`.
         carry: `(num_envs) -> carry` of a fresh episode; `()` for feed-forward nets.
+        learn: `(params, obs, weight=None) -> (outputs, params)`: as `apply`, but normalised by this batch, with the
+            statistics in `params` moved towards it; rows of weight 0 enter none. None where there are no statistics.
+        unroll: `(params, obs [T, E, ...], carry, ended [T, E]) -> (outputs [T, E, ...], carry after each step
+            [T, E, ...], carry)`: what scanning `apply` gives (`nets.unroll`), faster. None: it is scanned.
     """
 
     init: Callable[[Key, Any], PyTree]
     apply: Callable[[PyTree, PyTree, PyTree], tuple[tuple[Array, ...], PyTree]]
     carry: Callable[[int], PyTree] = lambda num_envs: ()
+    learn: Callable[..., tuple[tuple[Array, ...], PyTree]] | None = None
+    unroll: Callable[..., tuple[tuple[Array, ...], PyTree, PyTree]] | None = None
 
 
 class Network(NamedTuple):

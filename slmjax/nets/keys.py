@@ -31,3 +31,19 @@ class NetKeys:
     update_type: str = key(default="replace", doc="how a target network follows", choices=("replace", "polyak"))
     update_frequency: int = key(default=1000, doc="frames between two updates of a target network", low=1)
     polyak_coef: float = key(default=0.005, doc="share of the online network in a polyak update", low=0, high=1)
+
+
+@hyper
+class LayerKeys(NetKeys):
+    """Keys of every network of this package: how its layers look. A network adds how many there are."""
+
+    hid_layers_activation: str = key(default="tanh", doc="any flax activation")
+    out_layer_activation: str | None = key(default=None, doc="activation of the tails")
+    init_fn: str | None = key(default=None, doc="any flax initialiser; none: lecun_normal")
+    init_gain: float = key(default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
+    tail_hid_layers: tuple[int, ...] = key(default=(), doc="hidden layers that each tail has of its own", low=1)
+    layer_norm: bool = key(default=False, doc="standardise the features of each hidden layer before its activation")
+    weight_norm: bool = key(
+        default=False, doc="hidden dense layers learn the length and the direction of their weights"
+    )
+    spectral_norm: bool = key(default=False, doc="the last hidden layer is divided by its largest singular value")

@@ -1,83 +1,142 @@
-"""Multi-layer perceptron with one or several tails."""
+"""Multi-layer perceptrons: heads for the parts of an observation, a body, one or several tails; plain or dueling."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from slmjax.nets import inputs
-from slmjax.nets.initializers import activation, initializer, orthogonal
-from slmjax.nets.keys import NetKeys
+from slmjax.nets import inputs, layers
+from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
+from slmjax.nets.keys import LayerKeys
+from slmjax.nets.layers import Inits, Recipe
+from slmjax.registry import nearest
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, Net, Network, PyTree, Space, Tail
+from slmjax.types import Array, Dict, Key, Net, Network, PyTree, Space, SpecError, Tail
+
+Widths = tuple[int, ...]
+
+
+class Heads(dict[str, Widths]):
+    """Hidden layers by the name of a part; hashable, since static values must be."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))
 
 
 @hyper
-class MLPNet(NetKeys):
+class MLPNet(LayerKeys):
     """`agent.net` of type `MLPNet`: dense layers, then one tail for each thing that the algorithm predicts."""
 
     type: str = key(default="MLPNet", doc="name of the network")
+    head_hid_layers: tuple[int, ...] | dict[str, tuple[int, ...]] | None = key(
+        default=None,
+        doc="layers that each part of a Dict observation has of its own: a list for all parts, or lists by name",
+        low=1,
+    )
     hid_layers: tuple[int, ...] = key(default=(64, 64), doc="width of each hidden layer", low=1)
-    hid_layers_activation: str = key(default="tanh", doc="any flax activation")
-    out_layer_activation: str | None = key(default=None, doc="activation of the tails")
-    init_fn: str | None = key(default=None, doc="any flax initialiser; none: lecun_normal")
-    init_gain: float = key(default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
     critic_hid_layers: tuple[int, ...] | None = key(default=None, doc="hidden layers of a separate critic", low=1)
+    batch_renorm: bool = key(default=False, doc="batch renormalisation of the input and after each hidden layer")
+    batch_renorm_warmup: int = key(
+        default=10_000, doc="batches for which that is plain batch normalisation", low=0, high=10_000_000
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.head_hid_layers, dict):
+            object.__setattr__(self, "head_hid_layers", Heads(self.head_hid_layers))
+
+
+@hyper
+class DuelingMLPNet(MLPNet):
+    """`agent.net` of type `DuelingMLPNet`: critics with a number an action are a value and advantages."""
+
+    type: str = key(default="DuelingMLPNet", doc="name of the network")
 
 
 class MLP(nn.Module):
-    """Dense layers and tails; `__call__` takes `[..., size]` and returns one `[..., width]` a tail."""
+    """Heads, body and tails; takes one `[..., size]` a head and returns one `[..., width]` a tail.
 
-    hidden: tuple[int, ...]
-    widths: tuple[int, ...]
-    act: Callable[[Array], Array]
-    out_act: Callable[[Array], Array]
-    kernel_init: Callable[..., Array]
-    tail_inits: tuple[Callable[..., Array], ...]
+    Attributes:
+        heads: hidden layers of each part of the input.
+        body: hidden layers over all parts joined.
+        look: how layers look.
+        inits: their initialisers.
+        renorm: batches of plain batch normalisation; None: no batch renormalisation.
+    """
+
+    heads: tuple[Widths, ...]
+    body: Widths
+    look: Recipe
+    inits: Inits
+    renorm: int | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, ...]:
+    def __call__(self, parts: tuple[Array, ...], train: bool = False, weight: Array | None = None) -> tuple[Array, ...]:
         """The tails' outputs."""
-        for width in self.hidden:
-            x = self.act(nn.Dense(width, kernel_init=self.kernel_init)(x))
-        tails = zip(self.widths, self.tail_inits, strict=True)
-        return tuple(self.out_act(nn.Dense(width, kernel_init=init)(x)) for width, init in tails)
+
+        def after(x: Array) -> Array:
+            return x if self.renorm is None else BatchRenorm(self.renorm)(x, train, weight)
+
+        init = self.inits.hidden
+        seen = [layers.hidden(after(x), own, self.look, init, after) for x, own in zip(parts, self.heads, strict=True)]
+        x = layers.body(jnp.concatenate(seen, -1), self.body, self.look, init, after)
+        return layers.tails(x, self.look, self.inits, after)
 
 
-def build(spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False) -> Net:
+def build(
+    spec: MLPNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False, dueling: bool = False
+) -> Net:
     """A network from its spec: observations of any space in, one output a tail out.
 
     `critic` chooses `critic_hid_layers` where they are given.
 
     Raises:
-        SpecError: unknown activation or initialiser.
+        SpecError: unknown activation or initialiser, heads that do not fit the observation, or norms without a layer.
     """
     hidden = spec.critic_hid_layers if critic and spec.critic_hid_layers is not None else spec.hid_layers
-    # To check shapes, flax traces every initialiser again whenever a module is applied: it gets cheap ones there.
-    zeros = initializer("zeros", None)
-    module = MLP(
-        hidden=hidden,
-        widths=tuple(tail.width for tail in tails),
-        act=activation(spec.hid_layers_activation, "agent.net.hid_layers_activation"),
-        out_act=activation(spec.out_layer_activation, "agent.net.out_layer_activation"),
-        kernel_init=zeros,
-        tail_inits=(zeros,) * len(tails),
-    )
-    initializer(spec.init_fn, None)  # an unknown name shows here, not in the first trace
+    heads = _heads(spec, observation_space)
+    look = layers.recipe(spec, tails, hidden, dueling)
+    renorm = spec.batch_renorm_warmup if spec.batch_renorm else None
+    module = MLP(heads or ((),), hidden, look, layers.no_inits(tails), renorm)
+
+    def see(obs: Any) -> tuple[Array, ...]:
+        if heads and isinstance(observation_space, Dict):
+            return inputs.parts(observation_space, obs)
+        return (inputs.flatten(observation_space, obs),)
 
     def init(rng: Key, spec: MLPNet) -> PyTree:
-        kernel_init = initializer(spec.init_fn, spec.init_gain)
-        own = [getattr(spec, f"{tail.role}_init_std") for tail in tails]
-        tail_inits = tuple(kernel_init if gain is None else orthogonal(gain) for gain in own)
-        fresh = module.clone(kernel_init=kernel_init, tail_inits=tail_inits)
-        return fresh.init(rng, jnp.zeros((inputs.size(observation_space),)))
+        fresh = module.clone(inits=layers.inits(spec, tails))
+        return fresh.init(rng, see(inputs.example(observation_space)))
 
     def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
-        outputs: Any = module.apply(params, inputs.flatten(observation_space, obs))
+        outputs: Any = module.apply(params, see(obs))
         return outputs, carry
 
-    return Net(init, apply)
+    def learn(params: PyTree, obs: PyTree, weight: Array | None = None) -> tuple[tuple[Array, ...], PyTree]:
+        outputs, moved = module.apply(params, see(obs), True, weight, mutable=[STATISTICS])
+        return outputs, params | moved
+
+    return Net(init, apply, learn=learn if spec.batch_renorm else None)
+
+
+def _heads(spec: MLPNet, space: Space) -> tuple[Widths, ...]:
+    """Hidden layers of each part of a dict, in the order of their names; empty where it is read as one vector."""
+    path, asked = "agent.net.head_hid_layers", spec.head_hid_layers
+    if asked is None:
+        return ()
+    if not isinstance(space, Dict):
+        raise SpecError(f"expected a Dict observation, whose parts it is for, got {space}.", path)
+    names = sorted(space.spaces)
+    if not isinstance(asked, dict):
+        return (asked,) * len(names)
+    for name, widths in asked.items():
+        if name not in names:
+            known = ", ".join(names)
+            raise SpecError(f"unknown part {name!r}.{nearest(name, names)} Known: {known}.", f"{path}.{name}")
+        if any(width < 1 for width in widths):
+            raise SpecError(f"expected a list of integers >= 1, got {list(widths)}.", f"{path}.{name}")
+    return tuple(asked.get(name, ()) for name in names)
 
 
 MLP_NET = Network(MLPNet, build)
+DUELING_MLP_NET = Network(DuelingMLPNet, partial(build, dueling=True))

@@ -1,0 +1,174 @@
+"""What networks are made of: dense layers with their norms, hidden stacks, plain and dueling tails.
+
+The functions that take a `Recipe` are called inside of a module's `__call__`; the layers that they make are its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slmjax.nets.initializers import Initializer, activation, initializer, orthogonal
+from slmjax.nets.keys import LayerKeys
+from slmjax.types import Array, SpecError, Tail
+
+POWER_ITERATIONS = 32  # a Gaussian matrix of any size is then found at most 2 % too small
+
+_ZEROS = initializer("zeros", None)
+
+
+class Inits(NamedTuple):
+    """Initialisers of hidden layers and of each tail."""
+
+    hidden: Initializer
+    tails: tuple[Initializer, ...]
+
+
+def inits(spec: LayerKeys, tails: tuple[Tail, ...]) -> Inits:
+    """The initialisers that a spec asks for; its gains may be traced.
+
+    Raises:
+        SpecError: unknown initialiser.
+    """
+    hidden = initializer(spec.init_fn, spec.init_gain)
+    own = [getattr(spec, f"{tail.role}_init_std") for tail in tails]
+    return Inits(hidden, tuple(hidden if gain is None else orthogonal(gain) for gain in own))
+
+
+def no_inits(tails: tuple[Tail, ...]) -> Inits:
+    """Zeros: to check shapes, flax traces every initialiser again whenever a module is applied."""
+    return Inits(_ZEROS, (_ZEROS,) * len(tails))
+
+
+class Recipe(NamedTuple):
+    """How the layers of a network look: the static values of its spec.
+
+    Attributes:
+        act: activation of hidden layers.
+        out_act: activation of the tails.
+        tails: what the network puts out.
+        tail_hidden: widths of the hidden layers that each tail has of its own.
+        layer_norm: standardise features before `act`.
+        weight_norm: hidden dense layers learn length and direction of their weights.
+        spectral_norm: divide the last hidden layer by its largest singular value.
+        dueling: critics are a value and advantages.
+    """
+
+    act: Callable[[Array], Array]
+    out_act: Callable[[Array], Array]
+    tails: tuple[Tail, ...]
+    tail_hidden: tuple[int, ...]
+    layer_norm: bool
+    weight_norm: bool
+    spectral_norm: bool
+    dueling: bool = False
+
+
+def recipe(spec: LayerKeys, tails: tuple[Tail, ...], hidden: tuple[int, ...], dueling: bool = False) -> Recipe:
+    """The recipe in a spec whose last layers before the tails are `hidden`.
+
+    Raises:
+        SpecError: unknown activation or initialiser, or no layer that `spectral_norm` could divide.
+    """
+    inits(spec, tails)  # an unknown name shows here, not in the first trace
+    if spec.spectral_norm and not (*hidden, *spec.tail_hid_layers):
+        raise SpecError("expected a hidden dense layer to divide, got a network without.", "agent.net.spectral_norm")
+    return Recipe(
+        activation(spec.hid_layers_activation, "agent.net.hid_layers_activation"),
+        activation(spec.out_layer_activation, "agent.net.out_layer_activation"),
+        tails,
+        spec.tail_hid_layers,
+        spec.layer_norm,
+        spec.weight_norm,
+        spec.spectral_norm,
+        dueling,
+    )
+
+
+class Dense(nn.Module):
+    """`x W + b`, `[..., in] -> [..., width]`, with `W` as it is or normalised.
+
+    Attributes:
+        weight_norm: `W = g V / |V|` for each column (Salimans & Kingma 2016, equation 2); `g` starts as `|V|`.
+        spectral_norm: `W / sigma(W)` (Miyato et al. 2018, equation 8).
+    """
+
+    width: int
+    kernel_init: Initializer
+    bias_init: Initializer = nn.initializers.zeros
+    weight_norm: bool = False
+    spectral_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """The layer's output."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width))
+        bias = self.param("bias", self.bias_init, (self.width,))
+        if self.weight_norm:
+            length = jnp.sqrt(jnp.sum(kernel**2, 0) + 1e-12)  # the root of 0 has no gradient
+            kernel = kernel / length * self.param("scale", lambda key: length)
+        if self.spectral_norm:
+            kernel = kernel / jnp.maximum(largest_singular_value(kernel), 1e-12)
+        return x @ kernel + bias
+
+
+def largest_singular_value(matrix: Array) -> Array:
+    """`sigma(W) = u' W v`, by power iteration from a fixed vector; never too large.
+
+    Its gradient is that of Miyato et al. 2018 (equation 10): `u` and `v` are constants. Nothing is kept from call to
+    call (their `u` is), so parameters stay the only state, and the result does not depend on how often it was asked.
+    """
+    fixed = jax.lax.stop_gradient(matrix)
+    start = jnp.asarray(np.cos(0.7 * np.arange(1, matrix.shape[-1] + 1) ** 2), matrix.dtype)
+
+    def unit(x: Array) -> Array:
+        return x / jnp.sqrt(jnp.sum(x**2) + 1e-30)
+
+    v = jax.lax.fori_loop(0, POWER_ITERATIONS, lambda _, v: unit(fixed.T @ (fixed @ v)), unit(start))
+    return unit(fixed @ v) @ matrix @ v
+
+
+def hidden(x: Array, widths: tuple[int, ...], look: Recipe, init: Initializer, after: Any, last: bool = False) -> Array:
+    """Hidden layers: dense, layer norm, activation, `after`. `last`: no other hidden layer follows."""
+    for i, width in enumerate(widths):
+        divided = look.spectral_norm and last and i == len(widths) - 1
+        x = Dense(width, init, weight_norm=look.weight_norm, spectral_norm=divided)(x)
+        x = nn.LayerNorm()(x) if look.layer_norm else x
+        x = after(look.act(x))
+    return x
+
+
+def body(x: Array, widths: tuple[int, ...], look: Recipe, init: Initializer, after: Any) -> Array:
+    """The hidden layers that all tails share."""
+    return hidden(x, widths, look, init, after, last=not look.tail_hidden)
+
+
+def tails(x: Array, look: Recipe, init: Inits, after: Any) -> tuple[Array, ...]:
+    """One output `[..., width]` a tail."""
+
+    def stream(width: int, tail_init: Initializer) -> Array:
+        own = hidden(x, look.tail_hidden, look, init.hidden, after, last=True)
+        return Dense(width, tail_init)(own)
+
+    outputs = []
+    for tail, tail_init in zip(look.tails, init.tails, strict=True):
+        actions = tail.width if tail.actions is None else tail.actions
+        if look.dueling and tail.role == "critic" and actions > 1:
+            value, advantage = stream(tail.width // actions, tail_init), stream(tail.width, tail_init)
+            outputs.append(look.out_act(duel(value, advantage, actions)))
+        else:
+            outputs.append(look.out_act(stream(tail.width, tail_init)))
+    return tuple(outputs)
+
+
+def duel(value: Array, advantage: Array, actions: int) -> Array:
+    """`Q(s, a) = V(s) + A(s, a) - mean_a A(s, a)` (Wang et al. 2016, equation 9), for each atom on its own.
+
+    `value [..., atoms]`, `advantage [..., actions x atoms]` and the result hold the action first.
+    """
+    each = advantage.reshape(*advantage.shape[:-1], actions, -1)
+    q = value[..., None, :] + each - jnp.mean(each, -2, keepdims=True)
+    return q.reshape(advantage.shape)
