@@ -51,14 +51,14 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         SpecError: unknown names, or actions that have no unit (see `check_bounds`).
     """
     if isinstance(action_space, Discrete):
-        net = build(spec, observation_space, (Tail(action_space.n, "critic"),), critic=True)
+        net = build(spec, observation_space, (Tail(action_space.n, "critic"),), True, statistics=True)
         see: Callable[[PyTree, Any], PyTree] = lambda obs, action: obs  # noqa: E731
         unit: Callable[[Array], Array] = lambda action: action  # noqa: E731
         pick = lambda q, action: jnp.take_along_axis(q, action[None, :, None], -1)[..., 0]  # noqa: E731
     else:
         check_bounds(action_space)
         inputs = Dict({"obs": observation_space, "action": Box(-1.0, 1.0, action_space.shape)})
-        net = build(spec, inputs, (Tail(1, "critic"),), critic=True)
+        net = build(spec, inputs, (Tail(1, "critic"),), True, statistics=True)
         see = lambda obs, action: {"obs": obs, "action": action}  # noqa: E731
         unit = partial(to_unit, action_space)
         pick = lambda q, action: q[..., 0]  # noqa: E731

@@ -118,7 +118,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
     critics = build_critics(hp.net, env.observation_space, env.action_space, 2)
     policy = soft_policy(env.action_space)
-    net = build(hp.net, env.observation_space, (Tail(policy.width, "actor"),))
+    net = build(hp.net, env.observation_space, (Tail(policy.width, "actor"),), statistics=True)
 
     def init(rng: Key, hp: HP) -> AgentState:
         actor_key, critic_key = jax.random.split(rng)

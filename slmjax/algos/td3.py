@@ -103,7 +103,7 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
     size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
     space: Box = env.action_space
     critics = build_critics(hp.net, env.observation_space, space, number)
-    net = build(hp.net, env.observation_space, (Tail(prod(space.shape), "actor"),))
+    net = build(hp.net, env.observation_space, (Tail(prod(space.shape), "actor"),), statistics=True)
 
     def squash(output: Array) -> Array:
         return jnp.tanh(output.reshape(*output.shape[:-1], *space.shape))
