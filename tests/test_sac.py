@@ -96,7 +96,7 @@ class TestOneUpdate:
             "actor_loss": actor_loss(learned)(actor),
             "entropy": entropy,
             "alpha": ALPHA,
-            "q_value": np.mean([played(critic, rows) for critic in critics]),
+            "q_value": average(np.mean([played(critic, rows) for critic in critics], 0), rows),
             "lr": 1.0,
         }
         expected["loss"] = expected["critic_loss"] + expected["actor_loss"]

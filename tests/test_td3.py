@@ -55,7 +55,8 @@ def test_one_update_is_what_the_papers_say(name, monkeypatch):
     follow = jax.tree.map(lambda t, c: 0.75 * t + 0.25 * c, old.targets, type(old.targets)(after.policy, new.critics))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.targets, follow)
     expected = {"critic_loss": sum(map(loss, critics)), "actor_loss": actor_loss(learned[0])(actor)}
-    expected |= {"q_value": np.mean([score(critic, rows["obs"], action) for critic in critics]), "lr": 1.0}
+    q = np.mean([score(critic, rows["obs"], action) for critic in critics], 0)
+    expected |= {"q_value": average(q, rows), "lr": 1.0}
     expected |= {"explore_var": 0.1, "loss": sum(expected[x] for x in ("critic_loss", "actor_loss"))}
     for key, value in expected.items():
         np.testing.assert_allclose(metrics[key], value, rtol=1e-4, err_msg=key)

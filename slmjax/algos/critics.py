@@ -105,19 +105,23 @@ def descend_each(
     return keep_statistics(params, learned), opt_state
 
 
-def td_loss(q_tm1: Array, target_tm1: Array, batch: Batch, hp: HP) -> tuple[Array, Array]:
-    """`(sum over the critics of the mean punished TD error, mean absolute error of each transition [B])`.
+def td_loss(q_tm1: Array, target_tm1: Array, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
+    """The sum over the critics of the mean punished TD error; and what to report of it.
 
     Args:
         q_tm1: values of the played actions, `[N, B]`.
         target_tm1: what they should have been, `[B]`; no gradient goes through it.
         batch: gives the weight of each transition.
         hp: names the loss, `net.loss_spec`.
+
+    Returns:
+        The loss, and the size of the error of each transition `[B]` and the mean value, both means over the critics.
     """
     same_shape(q_tm1[0], target_tm1)
     error = jax.lax.stop_gradient(target_tm1) - q_tm1
     punished = jnp.sum(PUNISH[hp.net.loss_spec.name](error), 0) * batch.importance
-    return weighted_mean(punished, batch.weight), jnp.mean(jnp.abs(error), 0)
+    mean = weighted_mean(jnp.mean(q_tm1, 0), batch.weight)
+    return weighted_mean(punished, batch.weight), (jnp.mean(jnp.abs(error), 0), mean)
 
 
 def check_bounds(space: Box) -> None:

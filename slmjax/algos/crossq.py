@@ -46,8 +46,8 @@ def joint_td_loss(
     scores_tm1, scores_t = jnp.split(scores, 2, 1)
     target = batch.r_t + batch.discount_t * soft_value(scores_t, draws_t, alpha)
     q = critics.pick(scores_tm1, batch.action)
-    value, error = td_loss(q, target, batch, hp)
-    return value, (error, jnp.mean(q), learned)
+    value, (error, mean) = td_loss(q, target, batch, hp)
+    return value, (error, mean, learned)
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:

@@ -105,8 +105,8 @@ def soft_td_loss(
     target = batch.r_t + batch.discount_t * soft_value(q_t, draws_t, alpha)
     scores, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
     q = critics.pick(scores, batch.action)
-    value, error = td_loss(q, target, batch, hp)
-    return value, (error, jnp.mean(q), learned)
+    value, (error, mean) = td_loss(q, target, batch, hp)
+    return value, (error, mean, learned)
 
 
 def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targets: bool = True) -> Agent:

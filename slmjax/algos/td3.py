@@ -137,8 +137,8 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         q_t = critics.apply(targets.critics, batch.final_obs, a_t)[..., 0]
         scores, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
         q_tm1 = critics.pick(scores, batch.action)
-        value, error = td_loss(q_tm1, clipped_double_target(batch.r_t, batch.discount_t, q_t), batch, hp)
-        return value, (error, jnp.mean(q_tm1), learned)
+        value, (error, mean) = td_loss(q_tm1, clipped_double_target(batch.r_t, batch.discount_t, q_t), batch, hp)
+        return value, (error, mean, learned)
 
     def actor_loss(params: PyTree, first: PyTree, batch: Batch) -> tuple[Array, PyTree]:
         (output,), learned = learning(net)(params, batch.obs, batch.weight)
