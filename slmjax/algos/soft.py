@@ -94,19 +94,20 @@ def squashed(space: Box) -> Policy:
 
 
 def categorical(space: Discrete) -> Policy:
-    """Probabilities of all actions."""
+    """Probabilities of all actions; one whose output is minus infinity is never played."""
 
     def draws(output: Array, rng: Key) -> Draws:
         del rng
         log_prob = jax.nn.log_softmax(output)
-        return Draws((), jnp.exp(log_prob), log_prob)
+        weight = jnp.exp(log_prob)
+        return Draws((), weight, jnp.where(jnp.isneginf(log_prob), 0.0, log_prob))  # 0 log 0 is 0
 
     def act(output: Array, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree]:
         pi = Categorical(output)
         if greedy:
             return pi.mode(), carry
-        uniform = lambda: jax.random.randint(rng, output.shape[:-1], 0, space.n, jnp.int32)  # noqa: E731
-        return offpolicy.warm_up(hp, uniform, lambda: pi.sample(rng)), carry
+        uniform = Categorical(jnp.where(jnp.isneginf(output), output, 0.0))
+        return offpolicy.warm_up(hp, lambda: uniform.sample(rng), lambda: pi.sample(rng)), carry
 
     def most(hp: HP) -> Any:
         return hp.algorithm.target_entropy_ratio * math.log(space.n)
