@@ -6,7 +6,7 @@
     at every `policy_delay`-th: actor and temperature as in soft actor-critic, with the critics in inference mode
 
 A critic that is normalised by the statistics of (s, a) alone has never seen inputs like (s', a'), and without a target
-network it diverges there; the joint pass is what makes the target network unnecessary (section 4.2).
+network it diverges there; the joint pass is what makes the target network unnecessary.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ class CrossQKeys(sac.SACKeys):
 def joint_td_loss(
     critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
 ) -> tuple[Array, tuple[Array, Array, PyTree]]:
-    """The critics' loss, bootstrapped from themselves in the pass that they are learned in (equation 4 and figure 2).
+    """The critics' loss, bootstrapped from themselves in the pass that they are learned in.
 
     Discrete actions are no input, so their passes over `s` and `s'` are joined instead.
     """

@@ -82,7 +82,7 @@ Smooth = Callable[[Array, Key, HP], Array]
 
 
 def smooth(unit: Array, rng: Key, hp: HP) -> Array:
-    """Target policy smoothing: clipped normal noise on unit actions (Fujimoto et al. 2018, equation 14)."""
+    """Target policy smoothing: clipped normal noise on unit actions (Fujimoto et al. 2018, section 5.3)."""
     noise = hp.algorithm.target_noise * jax.random.normal(rng, unit.shape)
     limit = hp.algorithm.target_noise_clip
     return jnp.clip(unit + jnp.clip(noise, -limit, limit), -1.0, 1.0)
