@@ -22,7 +22,8 @@ LOW, HIGH = -2.0, 5.0  # of the action; lopsided on purpose
 IMPORTANCE = np.linspace(0.3, 1.0, ROWS)
 SPACES = {"box": Box(LOW, HIGH, (1,)), "discrete": Discrete(3)}
 STEEPEST = {"name": "SGD", "lr": 1.0}
-NET = {"hid_layers": [4], "optim_spec": STEEPEST, "clip_grad_val": None, "update_type": "polyak", "polyak_coef": 0.25}
+NET = {"hid_layers": [4], "optim_spec": STEEPEST, "clip_grad_val": None}
+FOLLOWED = {"update_type": "polyak", "polyak_coef": 0.25}
 
 
 class Case(NamedTuple):
@@ -58,7 +59,7 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
         algorithm={"gamma": GAMMA, "training_frequency": 1, "training_iter": 1, "training_start_step": 0}
         | (algorithm or {}),
         memory={"batch_size": ROWS, "max_size": ROWS},
-        net=NET | (net or {}),
+        net=NET | ({} if name == "CrossQ" else FOLLOWED) | (net or {}),
     )
     one = Env(None, None, Box(-1.0, 1.0, (2,)), SPACES[actions])
     agent = make_agent(spec, vectorize(one, ROWS))

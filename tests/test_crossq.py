@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from one_update import IMPORTANCE, ROWS, SPACES, average, case, close, slope, unit
+from one_update import IMPORTANCE, ROWS, average, case, close, slope, unit
 from test_sac import ALPHA, ALPHA_LR, EPS, Fixed
 
 from slmjax.algos import soft
@@ -129,7 +129,6 @@ def test_batch_renormalisation_works_with_target_networks_too(name, monkeypatch)
 
 
 def test_critics_that_no_batch_normalises_are_refused(monkeypatch):
-    assert SPACES["box"].bounded
     with pytest.raises(SpecError, match="without target networks") as error:
         case("CrossQ", "box", monkeypatch, net={"batch_renorm": False})
     assert error.value.path == "agent.net.batch_renorm"

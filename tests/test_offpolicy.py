@@ -99,9 +99,8 @@ def test_actions_are_uniform_before_training_starts_and_the_policys_after(name):
 def test_discrete_actions_are_uniform_before_training_starts(name):
     agent, hp = agent_of(name, Discrete(3), 3000, memory={"max_size": 24_000})
     policy = jax.jit(agent.init)(jax.random.key(0), hp(0)).policy
-    sure = jax.tree.map(lambda x: x * 0.0, policy)
-    last = list(sure["params"])[-1]
-    sure["params"][last]["bias"] = jnp.array([0.0, 0.0, 50.0])
+    sure = policy | {"params": jax.tree.map(lambda x: x * 0.0, policy["params"])}
+    sure["params"]["Dense_1"]["bias"] = jnp.array([0.0, 0.0, 50.0])
     act = jax.jit(agent.act, static_argnums=5)
     early, late = (act(sure, jnp.zeros((3000, 2)), (), jax.random.key(1), hp(frame), False)[0] for frame in (0, 9000))
     assert stats.chisquare(np.bincount(early, minlength=3)).pvalue > 1e-3
