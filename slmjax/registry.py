@@ -35,6 +35,10 @@ TABLES: dict[str, dict[str, str]] = {
         "PPOSIL": "slmjax.algos.sil:PPOSIL",
         "Reinforce": "slmjax.algos.reinforce:REINFORCE",
         "CrossEntropy": "slmjax.algos.reinforce:CROSS_ENTROPY",
+        "SoftActorCritic": "slmjax.algos.sac:SOFT_ACTOR_CRITIC",
+        "TD3": "slmjax.algos.td3:TD3",
+        "DDPG": "slmjax.algos.td3:DDPG",
+        "CrossQ": "slmjax.algos.crossq:CROSSQ",
     },
     "memory": {
         "OnPolicyReplay": "slmjax.memory.names:ON_POLICY_REPLAY",

@@ -23,6 +23,10 @@ PQN |= {"explore_var_spec": DQN["explore_var_spec"]}
 SUPPORT = {"v_min": -20.0, "v_max": 10.0}  # the returns of all probes
 NEWEST = REPLAY | {"num_step_returns": 3, "use_cer": True}
 MUNCHAUSEN = DQN | {"name": "MunchausenDQN", "tau": 3e-3}  # at 0.03, values of probes would be lower by up to 0.02
+SAC = {"name": "SoftActorCritic", "training_frequency": 4, "training_iter": 4, "training_start_step": 128}
+SAC |= {"alpha_lr": 1e-2}
+TD3 = {"name": "TD3", "training_frequency": 4, "training_iter": 4, "training_start_step": 128}
+POLYAK = {"update_type": "polyak", "polyak_coef": 0.05}
 
 AGENTS = {
     "PPO": {"algorithm": PPO, "net": NET},
@@ -43,6 +47,10 @@ AGENTS = {
     "Combined": {"algorithm": DQN | {"name": "C51", "double": True} | SUPPORT, "memory": NEWEST, "net": NET | TARGET},
     "SARSA": {"algorithm": SARSA, "net": NET},
     "PQN": {"algorithm": PQN, "net": NET},
+    "SoftActorCritic": {"algorithm": SAC, "memory": REPLAY, "net": NET | POLYAK},
+    "TD3": {"algorithm": TD3, "memory": REPLAY, "net": NET | POLYAK},
+    "DDPG": {"algorithm": TD3 | {"name": "DDPG"}, "memory": REPLAY, "net": NET | POLYAK},
+    "CrossQ": {"algorithm": SAC | {"name": "CrossQ"}, "memory": REPLAY, "net": NET | {"batch_renorm": True}},
 }
 
 
@@ -55,8 +63,20 @@ def merge(base: dict, changes: dict) -> dict:
     return merged
 
 
-def spec_of(which: str, env: str, frames: int, *, num_envs: int = 4, meta: dict | None = None, **changes: dict):
-    """A resolved spec. `changes` go into the agent's sections: `algorithm={...}`, `net={...}`, `memory={...}`."""
+def spec_of(
+    which: str,
+    env: str,
+    frames: int,
+    *,
+    num_envs: int = 4,
+    meta: dict | None = None,
+    kwargs: dict | None = None,
+    **changes: dict,
+):
+    """A resolved spec. `changes` go into the agent's sections: `algorithm={...}`, `net={...}`, `memory={...}`.
+
+    `kwargs` are those of the environment.
+    """
     agent = merge(AGENTS.get(which, {"algorithm": {"name": which}}), changes)
-    env_spec = {"name": env, "num_envs": num_envs, "max_frame": frames}
+    env_spec = {"name": env, "num_envs": num_envs, "max_frame": frames, "kwargs": kwargs or {}}
     return slmjax.load_spec({"name": "test", "agent": agent, "env": env_spec, "meta": meta or {}})

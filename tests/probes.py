@@ -206,6 +206,12 @@ def forbidden_action() -> Env:
     return Env(reset, step, space, Discrete(3), max_steps=2)
 
 
+def boxed(probe: str, **kwargs) -> Env:
+    """A probe of this file with an action in Box[-2, 5] that it never sees, for those who act in nothing else."""
+    env = globals()[probe](**kwargs)
+    return env._replace(action_space=_ACTION, step=lambda key, state, action: env.step(key, state, jnp.int32(0)))
+
+
 class Poison(NamedTuple):
     """The state of `nan_reward`. Set `poisoned` by hand to choose the lane that fails."""
 

@@ -1,0 +1,67 @@
+"""CrossQ (Bhatt et al. 2024): soft actor-critic without target networks, by batch-normalised critics.
+
+    a' ~ pi(. | s')
+    Q_i(s, a), Q_i(s', a') = one pass of critic i over both batches, in training mode: normalised by their mixture
+    critics descend  ( r + gamma (1 - terminated) [min_i Q_i(s', a') - alpha log pi(a' | s')] - Q_i(s, a) )^2
+    at every `policy_delay`-th: actor and temperature as in soft actor-critic, with the critics in inference mode
+
+A critic that is normalised by the statistics of (s, a) alone has never seen inputs like (s', a'), and without a target
+network it diverges there; the joint pass is what makes the target network unnecessary.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.algos import sac
+from slmjax.algos.critics import Critics, td_loss
+from slmjax.algos.soft import Draws, soft_value
+from slmjax.memory.replay import Batch
+from slmjax.nets.keys import TARGET_KEYS
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, PyTree, SpecError, VectorEnv
+
+
+@hyper
+class CrossQKeys(sac.SACKeys):
+    """`agent.algorithm` of name `CrossQ`; give its networks `batch_renorm: true`."""
+
+    name: str = key(default="CrossQ", doc="name of the algorithm")
+    policy_delay: int = key(default=3, doc="gradient steps of the critics for each one of the actor", low=1)
+
+
+def joint_td_loss(
+    critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
+) -> tuple[Array, tuple[Array, Array, PyTree]]:
+    """The critics' loss, bootstrapped from themselves in the pass that they are learned in.
+
+    Discrete actions are no input, so their passes over `s` and `s'` are joined instead.
+    """
+    del targets
+    both = lambda now, later: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), now, later)  # noqa: E731
+    obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight)
+    action = () if isinstance(draws_t.action, tuple) else both(critics.unit(batch.action), draws_t.action)
+    scores, learned = critics.learn(params, obs, action, weight)
+    scores_tm1, scores_t = jnp.split(scores, 2, 1)
+    target = batch.r_t + batch.discount_t * soft_value(scores_t, draws_t, alpha)
+    q = critics.pick(scores_tm1, batch.action)
+    value, (error, mean) = td_loss(q, target, batch, hp)
+    return value, (error, mean, learned)
+
+
+def make(hp: HP, env: VectorEnv) -> Agent:
+    """A soft actor-critic without target critics.
+
+    Raises:
+        SpecError: networks that the batch does not normalise; or see `sac.make`.
+    """
+    if not getattr(hp.net, "batch_renorm", False):
+        raise SpecError(
+            "expected true: without target networks, critics diverge unless each batch normalises them, got false.",
+            "agent.net.batch_renorm",
+        )
+    return sac.make(hp, env, critic_loss=joint_td_loss, targets=False)
+
+
+CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), (*sac.UNREAD, *TARGET_KEYS))

@@ -1,0 +1,211 @@
+"""Soft actor-critic (Haarnoja et al. 2018b), continuous, and discrete by exact expectation (Christodoulou 2019).
+
+    act: a ~ pi(. | s)
+    for each sampled batch
+        V(s')     = E_{a' ~ pi} [ min_i Q_target_i(s', a') - alpha log pi(a' | s') ]
+        critics   descend  ( r + gamma (1 - terminated) V(s') - Q_i(s, a) )^2
+        actor     descends  E_{a ~ pi} [ alpha log pi(a | s) - min_i Q_i(s, a) ]       with the critics just learned
+        log alpha descends  log alpha (H(pi) - target entropy)
+        the target critics follow
+
+The actor and its expectations are in `soft.py`: one draw where actions are continuous, a sum where they are discrete.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.algos import offpolicy
+from slmjax.algos.critics import Critics, build_critics, critic_optimizer, descend_each, init_each, learning, td_loss
+from slmjax.algos.losses import weighted_mean
+from slmjax.algos.offpolicy import ReplayKeys, Tick
+from slmjax.algos.soft import Draws, entropy, soft_policy, soft_value
+from slmjax.memory.replay import Batch
+from slmjax.nets.batch_renorm import keep_statistics
+from slmjax.nets.build import build
+from slmjax.nets.optim import descend, optimizer
+from slmjax.policies.schedules import Schedule
+from slmjax.spec.schema import hyper, key
+from slmjax.types import (
+    HP,
+    Agent,
+    AgentState,
+    Algorithm,
+    Array,
+    Box,
+    Discrete,
+    Key,
+    PyTree,
+    Rollout,
+    Tail,
+    VectorEnv,
+)
+
+UNREAD = ("log_std_init", "shared")
+
+
+@hyper
+class SACKeys(ReplayKeys):
+    """`agent.algorithm` of name `SoftActorCritic`."""
+
+    name: str = key(default="SoftActorCritic", doc="name of the algorithm")
+    alpha_lr: float | Schedule | None = key(default=None, doc="learning rate of log alpha; none: the actor's", low=0)
+    alpha_init: float = key(default=1.0, doc="first temperature", above=0)
+    fixed_alpha: float | Schedule | None = key(default=None, doc="temperature; none: it is learned", low=0)
+    log_alpha_min: float | None = key(default=None, doc="lower limit of log alpha")
+    log_alpha_max: float | None = key(default=None, doc="upper limit of log alpha")
+    target_entropy: float | None = key(
+        default=None, doc="entropy to hold; none: minus the action's dimensions, or the ratio below of ln(actions)"
+    )
+    target_entropy_ratio: float = key(
+        default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1
+    )
+
+
+class Learner(NamedTuple):
+    """What it knows beside the actor.
+
+    Attributes:
+        critics: parameters `[2, ...]`.
+        targets: those of the target critics; `()` where there are none.
+        log_alpha: logarithm of the temperature.
+        opt_states: of the critics `[2, ...]`, of the actor and of `log_alpha`.
+        shown: what the last step of the actor logged; steps without one show it again.
+    """
+
+    critics: PyTree
+    targets: PyTree
+    log_alpha: Array
+    opt_states: tuple[PyTree, PyTree, PyTree]
+    shown: dict[str, Array]
+
+
+def temperature_loss(log_alpha: Array, entropy: Array, target: Any) -> Array:
+    """`log alpha (H - target)`: its descent raises alpha where the entropy is too low.
+
+    Equation 18 of Haarnoja et al. (2018b) has alpha in place of log alpha, with the same zero; the authors' code
+    descends this, whose steps do not fade where alpha is small.
+    """
+    return log_alpha * jax.lax.stop_gradient(entropy - target)
+
+
+# Arguments as those of `soft_td_loss`; the loss, and (mean absolute error [B], mean value, parameters as learned).
+CriticLoss = Callable[..., tuple[Array, tuple[Array, Array, PyTree]]]
+
+
+def soft_td_loss(
+    critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
+) -> tuple[Array, tuple[Array, Array, PyTree]]:
+    """The critics' loss, bootstrapped from the target critics."""
+    q_t = critics.apply(targets, batch.final_obs, draws_t.action)
+    target = batch.r_t + batch.discount_t * soft_value(q_t, draws_t, alpha)
+    scores, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
+    q = critics.pick(scores, batch.action)
+    value, (error, mean) = td_loss(q, target, batch, hp)
+    return value, (error, mean, learned)
+
+
+def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targets: bool = True) -> Agent:
+    """A soft actor-critic; without `targets` it keeps no target critics.
+
+    Raises:
+        SpecError: a memory too small, or actions without finite bounds.
+    """
+    size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
+    critics = build_critics(hp.net, env.observation_space, env.action_space, 2)
+    policy = soft_policy(env.action_space)
+    net = build(hp.net, env.observation_space, (Tail(policy.width, "actor"),), statistics=True)
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        actor_key, critic_key = jax.random.split(rng)
+        actor, twins = net.init(actor_key, hp.net), critics.init(critic_key, hp.net)
+        log_alpha = jnp.log(jnp.asarray(hp.algorithm.alpha_init, jnp.float32))
+        opt_states = (
+            init_each(critic_optimizer(hp), twins),
+            _actor_optimizer(hp).init(actor),
+            _alpha_optimizer(hp).init(log_alpha),
+        )
+        followed = jax.tree.map(jnp.copy, twins) if targets else ()
+        shown = {"actor_loss": jnp.zeros(()), "entropy": jnp.zeros(())}
+        return AgentState(actor, Learner(twins, followed, log_alpha, opt_states, shown), store.init())
+
+    def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
+        (output,), _ = net.apply(params, obs, ())
+        return *policy.act(output, carry, rng, hp, greedy), ()
+
+    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
+        del rng
+        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
+
+    def learn_actor(state: tuple[PyTree, Learner], batch: Batch, rng: Key, hp: HP) -> tuple[PyTree, Learner]:
+        (actor, learner), alpha = state, temperature(state[1], hp)
+        critic_opt, actor_opt, alpha_opt = learner.opt_states
+
+        def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            (output,), learned = learning(net)(params, batch.obs, batch.weight)
+            draws = policy.draws(output, rng)
+            value = soft_value(critics.apply(learner.critics, batch.obs, draws.action), draws, alpha)
+            return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), learned)
+
+        (value, (h, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
+        actor, actor_opt = descend(_actor_optimizer(hp), gradient, actor_opt, learned)
+        actor = keep_statistics(actor, learned)
+        log_alpha, wanted = learner.log_alpha, hp.algorithm.target_entropy
+        if hp.algorithm.fixed_alpha is None:
+            slope = jax.grad(temperature_loss)(log_alpha, h, policy.target_entropy(hp) if wanted is None else wanted)
+            log_alpha, alpha_opt = descend(_alpha_optimizer(hp), slope, alpha_opt, log_alpha)
+            log_alpha = jnp.clip(log_alpha, hp.algorithm.log_alpha_min, hp.algorithm.log_alpha_max)
+        shown = {"actor_loss": value, "entropy": h}
+        return actor, Learner(learner.critics, learner.targets, log_alpha, (critic_opt, actor_opt, alpha_opt), shown)
+
+    def learn(
+        state: tuple[PyTree, Learner], batch: Batch, rng: Key, tick: Tick, hp: HP
+    ) -> tuple[tuple[PyTree, Learner], dict[str, Array], Array]:
+        (actor, learner), (target_key, actor_key) = state, jax.random.split(rng)
+        alpha = temperature(learner, hp)
+        (output,), _ = net.apply(actor, batch.final_obs, ())
+        draws_t = policy.draws(output, target_key)
+        loss = partial(critic_loss, critics, targets=learner.targets, draws_t=draws_t, alpha=alpha, batch=batch, hp=hp)
+        (value, (error, q, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(learner.critics)
+        twins, critic_opt = descend_each(critic_optimizer(hp), gradient, learner.opt_states[0], learned)
+        learner = learner._replace(critics=twins, opt_states=(critic_opt, *learner.opt_states[1:]))
+        actor_step = partial(learn_actor, batch=batch, rng=actor_key, hp=hp)
+        actor, learner = offpolicy.every(hp.algorithm.policy_delay, tick, actor_step, (actor, learner))
+        if targets:
+            learner = learner._replace(targets=offpolicy.follow(learner.targets, twins, hp, size, tick))
+        logs = {"critic_loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient), "alpha": alpha}
+        return (actor, learner), logs | learner.shown, error
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
+        known, step = (state.policy, state.learner), partial(learn, hp=hp)
+        (actor, learner), ring, logs = offpolicy.replay(store, size, state.memory, rollout, rng, hp, known, step)
+        logs |= {"loss": logs["critic_loss"] + logs["actor_loss"], "lr": hp.net.optim_spec.lr}
+        return AgentState(actor, learner, ring), logs
+
+    alg = hp.algorithm
+    return Agent(
+        init, act, update, alg.training_frequency, observe, alg.training_start_step, alg.training_iter, policy.carry
+    )
+
+
+def temperature(learner: Learner, hp: HP) -> Array:
+    """Alpha, learned or fixed."""
+    fixed = hp.algorithm.fixed_alpha
+    return jnp.exp(learner.log_alpha) if fixed is None else jnp.asarray(fixed, jnp.float32)
+
+
+def _actor_optimizer(hp: HP) -> optax.GradientTransformation:
+    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
+
+
+def _alpha_optimizer(hp: HP) -> optax.GradientTransformation:
+    """Adam: the networks' own optimiser might decay weights, and a temperature is none."""
+    rate = hp.algorithm.alpha_lr
+    return optax.adam(hp.net.optim_spec.lr if rate is None else rate)
+
+
+SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD)

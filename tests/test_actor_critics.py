@@ -1,0 +1,129 @@
+"""Probes for actors that learn from replay: five sessions each, and all of them must find the answer.
+
+Values are those of the critics at the greedy action. Where actions are discrete and there is but one, its entropy is 0
+and a soft value is a plain one. Where they are continuous and the reward does not ask for them, soft actor-critic is
+given a temperature of 0, or its values would hold the entropy to come: alpha H / (1 - gamma).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agents import spec_of
+
+import slmjax
+from slmjax.algos.critics import build_critics
+from slmjax.memory import replay
+
+SESSIONS = 5
+CONTINUOUS = ("SoftActorCritic", "TD3", "DDPG", "CrossQ")
+SOFT = ("SoftActorCritic", "CrossQ")
+
+
+def learn(name: str, probe: str, frames: int, lr: float = 1e-2, kwargs: dict | None = None, **changes):
+    cooling = {"name": "linear_decay", "start_val": lr, "end_val": 1e-4, "end_step": frames}
+    changes["net"] = {"optim_spec": {"lr": cooling}} | changes.get("net", {})
+    spec = spec_of(name, f"probes:{probe}", frames, kwargs=kwargs, **changes)
+    return slmjax.train(spec, sessions=SESSIONS)
+
+
+def actions(result, obs: list[float]) -> np.ndarray:
+    return np.stack([p(jnp.asarray(obs, jnp.float32)[:, None]) for p in result.policies])
+
+
+def values(result, obs: list[float]) -> np.ndarray:
+    """The critics' mean value of the greedy action, `[S, len(obs)]`."""
+    env, batch = slmjax.make_env(result.spec.env), jnp.asarray(obs, jnp.float32)[:, None]
+    learned = result.sessions.agent.learner.critics
+    number = jax.tree.leaves(learned)[0].shape[1]
+    critics = build_critics(result.spec.agent.net, env.observation_space, env.action_space, number)
+    found = []
+    for i, action in enumerate(jnp.asarray(actions(result, obs))):
+        params = jax.tree.map(lambda x, i=i: np.asarray(x)[i], learned)
+        scores = critics.apply(params, batch, critics.unit(action))
+        found.append(critics.pick(scores, action).mean(0))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("algorithm", CONTINUOUS)
+class TestContinuous:
+    def test_the_best_action_lies_inside_an_asymmetric_box(self, algorithm):
+        result = learn(algorithm, "best_action", 8000, kwargs={"continuous": True})
+        np.testing.assert_allclose(actions(result, [0.0]), 0.3, atol=0.1)
+
+    def test_the_best_action_may_depend_on_the_observation(self, algorithm):
+        result = learn(algorithm, "matching_action", 12_000, kwargs={"continuous": True})
+        found = actions(result, [-1.0, 1.0])[..., 0]
+        np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
+
+
+@pytest.mark.parametrize("algorithm", SOFT)
+class TestDiscrete:
+    def test_the_action_that_pays_is_played(self, algorithm):
+        result = learn(algorithm, "best_action", 4000)
+        assert (actions(result, [0.0]) == 1).all()
+        assert (result.eval_reward == 1.0).all()
+
+    def test_the_action_that_pays_may_depend_on_the_observation(self, algorithm):
+        result = learn(algorithm, "matching_action", 8000)
+        assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
+        assert (result.eval_reward == 1.0).all()
+
+
+# The algorithm, whether the probe gets an action between two bounds (or has the only one of a discrete space), keys.
+VALUED = {
+    "SoftActorCritic": ("SoftActorCritic", False, {}),
+    "SoftActorCritic, continuous": ("SoftActorCritic", True, {"fixed_alpha": 0.0}),
+    "TD3": ("TD3", True, {}),
+    "CrossQ": ("CrossQ", False, {}),
+}
+
+
+def valued(which: str, probe: str, frames: int, algorithm: dict, obs: list[float], lr: float = 1e-2, **changes):
+    name, boxed, keys = VALUED[which]
+    env, kwargs = ("boxed", {"probe": probe}) if boxed else (probe, None)
+    return values(learn(name, env, frames, lr, kwargs, algorithm=keys | algorithm, **changes), obs)
+
+
+@pytest.mark.parametrize("which", [w for w in VALUED if w != "SoftActorCritic, continuous"])
+class TestValues:
+    def test_termination_wins_where_a_limit_falls_on_the_same_step(self, which):
+        found = valued(which, "limit_at_the_end", 6000, {}, [0.0])
+        np.testing.assert_allclose(found, 1.0, atol=0.02)
+
+    def test_the_reset_observation_is_never_bootstrapped_from(self, which):
+        found = valued(which, "far_reset", 16_000, {"gamma": 0.9}, [-1.0, 1.0])
+        np.testing.assert_allclose(found, np.broadcast_to([-11.0, 10.0], found.shape), rtol=0.03)
+
+
+def time_limit_values(which: str) -> np.ndarray:
+    net = {} if which == "CrossQ" else {"polyak_coef": 0.1}
+    return valued(which, "time_limit", 30_000, {"gamma": 0.98}, [0.0], 2e-2, net=net)
+
+
+@pytest.mark.parametrize("which", VALUED)
+def test_a_limit_is_bootstrapped_through(which):
+    np.testing.assert_allclose(time_limit_values(which), 50.0, atol=1.0)
+
+
+@pytest.mark.parametrize("which", ["SoftActorCritic", "TD3"])
+def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(which, monkeypatch):
+    real = replay.gather
+
+    def deadly(spec, ring, *args, **kwargs):
+        return real(spec, ring._replace(terminated=ring.terminated | ring.truncated), *args, **kwargs)
+
+    monkeypatch.setattr(replay, "gather", deadly)
+    assert (np.abs(time_limit_values(which) - 50.0) > 1.0).all()
+
+
+@pytest.mark.parametrize("algorithm", CONTINUOUS)
+def test_the_same_seed_learns_the_same_and_two_seeds_do_not(algorithm):
+    spec = spec_of(algorithm, "probes:best_action", 640, kwargs={"continuous": True})
+    one, two = (slmjax.train(spec, sessions=2) for _ in range(2))
+    agents = lambda result: jax.tree.leaves(jax.tree.map(np.asarray, result.sessions.agent))  # noqa: E731
+    for a, b in zip(agents(one), agents(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    weights = [x for x in jax.tree.leaves(one.sessions.agent.policy) if x.ndim == 3]
+    assert all((x[0] != x[1]).any() for x in weights)
+    assert (one.sessions.agent.memory.action[0] != one.sessions.agent.memory.action[1]).any()
