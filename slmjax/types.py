@@ -17,6 +17,7 @@ from slmjax.spaces import Discrete as Discrete
 from slmjax.spaces import MultiBinary as MultiBinary
 from slmjax.spaces import MultiDiscrete as MultiDiscrete
 from slmjax.spaces import Space as Space
+from slmjax.spaces import zeros as zeros
 
 PyTree = Any
 Array = jax.Array

@@ -24,7 +24,6 @@ from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.heads import EVERY_ACTION, action_head
 from slmjax.policies.schedules import Schedule
-from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -37,6 +36,7 @@ from slmjax.types import (
     Rollout,
     SpecError,
     VectorEnv,
+    zeros,
 )
 
 

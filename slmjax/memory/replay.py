@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.memory.view import MemoryKeys, View, learned_reward, make_view, stack_rows
-from slmjax.spaces import zeros
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv
+from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv, zeros
 
 
 @hyper
