@@ -323,10 +323,9 @@ def test_a_draw_comes_with_its_log_density_and_both_have_the_right_slopes(name):
 
     with jax.enable_x64(True):
         ours, theirs = (jax.jit(jax.grad(f, (0, 1), has_aux=True))(loc, scale) for f in (together, apart))
-        slope = jax.jit(lambda a, b: together(a, b)[0])
         at, direction = (loc, scale), (rng.normal(size=loc.shape), rng.normal(size=scale.shape))
-        total = jax.jit(lambda *at: together(*at)[0])
-        ahead, behind = (float(total(*(x + h * d for x, d in zip(at, direction, strict=True)))) for h in (1e-5, -1e-5))
+        value = jax.jit(lambda *at: together(*at)[0])
+        ahead, behind = (float(value(*(x + h * d for x, d in zip(at, direction, strict=True)))) for h in (1e-5, -1e-5))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), ours, theirs)
     along = sum((g * d).sum() for g, d in zip(ours[0], direction, strict=True))
     if name != "Beta":  # whose draws come from an acceptance test: see below
