@@ -33,30 +33,30 @@ def actions(result, obs):
 
 @pytest.mark.parametrize("binary", [False, True], ids=["MultiDiscrete", "MultiBinary"])
 def test_every_part_of_an_action_is_learned(binary):
-    result = learn("matching_parts", "default", 20_000, 1e-2, {"binary": binary})
+    result = learn("matching_parts", "default", 10_000, 1e-2, {"binary": binary})
     assert (actions(result, [1.0, -1.0]) == np.array(MATCHES[binary])).all()
     assert (result.eval_reward == 1.0).all()
 
 
 def test_gumbel_softmax_learns_as_categorical_does():
-    result = learn("matching_action", "GumbelSoftmax", 20_000, 1e-2)
+    result = learn("matching_action", "GumbelSoftmax", 8_000, 1e-2)
     assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
 
 
 def test_beta_finds_the_best_action_of_an_asymmetric_box():
-    result = learn("best_action", "Beta", 60_000, 1e-2, {"continuous": True})
+    result = learn("best_action", "Beta", 40_000, 1e-2, {"continuous": True})
     np.testing.assert_allclose(actions(result, [0.0]), TARGET, atol=0.05)
 
 
 def test_log_normal_finds_the_best_action_of_a_half_infinite_box():
-    result = learn("positive_action", "LogNormal", 60_000)
-    np.testing.assert_allclose(actions(result, [0.0]), POSITIVE, atol=0.05)
+    result = learn("positive_action", "LogNormal", 40_000)
+    np.testing.assert_allclose(actions(result, [0.0]), POSITIVE, atol=0.1)
 
 
 def test_multivariate_normal_learns_how_the_entries_of_an_action_hang_together():
-    result = learn("valley", "MultivariateNormal", 60_000, entropy_coef_spec=0.02, normalize_advantages=False)
+    result = learn("valley", "MultivariateNormal", 40_000, entropy_coef_spec=0.02, normalize_advantages=False)
     found = actions(result, [0.0])[:, 0]
-    np.testing.assert_allclose(found, np.broadcast_to(VALLEY_CENTRE, found.shape), atol=0.2)
+    np.testing.assert_allclose(found, np.broadcast_to(VALLEY_CENTRE, found.shape), atol=0.15)
     for policy in result.policies:
         drawn = np.asarray(policy(jnp.zeros((20_000, 1)), jax.random.key(0)))
-        assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(VALLEY, abs=0.15)
+        assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(VALLEY, abs=0.1)

@@ -199,8 +199,11 @@ class Beta(NamedTuple):
     event: int
 
     def sample(self, key: Key) -> Array:
-        """A raw draw in (0, 1); its gradient is the implicit one of the Gamma draws that it is made of."""
-        return _inside(jax.random.beta(key, self.alpha, self.beta, dtype=jnp.result_type(self.alpha)))
+        """A raw draw in (0, 1): of two Gamma draws the first's share of both. Its slope is theirs, the implicit one."""
+        # One sampler for both, for compiling it takes longer than anything else here.
+        shapes = jnp.stack(jnp.broadcast_arrays(self.alpha, self.beta))
+        gamma = jax.random.loggamma(key, shapes, dtype=jnp.result_type(shapes))
+        return _inside(jax.nn.sigmoid(gamma[0] - gamma[1]))
 
     def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
         """`sample` and its `log_prob`."""
