@@ -14,8 +14,8 @@ RNG = np.random.default_rng(0)
 
 def started(spec, space):
     net = build(spec, space, (Tail(4, "critic"),))
-    params = jax.tree.map(np.array, jax.jit(net.init)(jax.random.key(0), spec))
-    return net, jax.tree.map(lambda x: x + 0.1 * RNG.normal(size=x.shape).astype("f"), params)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), spec)
+    return net, jax.tree.map(lambda x: 0.3 * RNG.normal(size=x.shape).astype("f"), shapes)
 
 
 def counted(spec, shape, tails):

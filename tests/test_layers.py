@@ -30,8 +30,18 @@ RNG = np.random.default_rng(0)
 OBS = RNG.normal(size=(7, 3)).astype(np.float32)
 
 
-def started(net, spec, seed=0):
-    return jax.tree.map(np.array, jax.jit(net.init)(jax.random.key(seed), spec))
+def started(net, spec):
+    return jax.tree.map(np.array, jax.jit(net.init)(jax.random.key(0), spec))
+
+
+def shapes(net, spec):
+    return jax.eval_shape(net.init, jax.random.key(0), spec)
+
+
+def drawn_params(net, spec):
+    """Parameters of the right shapes with nothing at its initial value; nothing is compiled."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: 0.6 * rng.normal(size=x.shape).astype("f"), shapes(net, spec))
 
 
 def shaken(params, seed=0):
@@ -101,9 +111,9 @@ def test_every_network_reads_every_space(name, space):
             outs.append(net.apply(params, drawn(space, lead), carry))
         return outs
 
-    for lead, (outs, carry) in zip(((4,), (2, 4)), jax.jit(run)(jax.random.key(0)), strict=True):
+    for lead, (outs, carry) in zip(((4,), (2, 4)), jax.eval_shape(run, jax.random.key(0)), strict=True):
         assert [x.shape for x in outs] == [(*lead, 3), (*lead, 4), (*lead, 1)]
-        assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in outs)
+        assert all(x.dtype == jnp.float32 for x in outs)
         assert jax.tree.structure(carry) == jax.tree.structure(net.carry(4))
 
 
@@ -119,7 +129,8 @@ def test_every_parameter_feels_the_loss_and_two_keys_differ(name):
             total += sum(jnp.sum((out - 0.37) ** 2 * jnp.arange(1.0, out.shape[-1] + 1)) for out in outs)
         return total
 
-    one, other = started(net, spec), started(net, spec, 1)
+    init = jax.jit(net.init)
+    one, other = (jax.tree.map(np.array, init(jax.random.key(seed), spec)) for seed in (0, 1))
     slope = jax.jit(jax.grad(loss))(shaken(one), drawn(space, (3, 4)), net.carry(4))
     for path, leaf in jax.tree_util.tree_leaves_with_path(slope["params"]):
         assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
@@ -169,7 +180,7 @@ def test_orthogonal_networks_of_many_sessions_on_two_cpu_devices_do_not_deadlock
 def test_parts_of_an_observation_go_through_heads_of_their_own():
     spec = MLPNet(head_hid_layers={"speed": (5, 3)}, hid_layers=(4,))
     net = build(spec, PARTS, (Tail(2, "critic"),))
-    params = shaken(started(net, spec))
+    params = drawn_params(net, spec)
     obs = {"speed": RNG.normal(size=(6, 2)).astype("f"), "gear": RNG.integers(0, 4, 6)}
     x = np.float64(obs["speed"])
     for i in (0, 1):
@@ -183,7 +194,7 @@ def test_parts_of_an_observation_go_through_heads_of_their_own():
 
 def test_a_list_is_for_all_heads():
     spec = MLPNet(head_hid_layers=(5,), hid_layers=(4,), tail_hid_layers=(3,))
-    params = started(build(spec, PARTS, (Tail(2, "actor"), Tail(1, "critic"))), spec)
+    params = shapes(build(spec, PARTS, (Tail(2, "actor"), Tail(1, "critic"))), spec)
     heads, body = (4 * 5 + 5) + (2 * 5 + 5), 10 * 4 + 4
     assert param_count(params) == heads + body + (4 * 3 + 3 + 3 * 2 + 2) + (4 * 3 + 3 + 3 * 1 + 1)
 
@@ -215,7 +226,7 @@ def test_heads_that_do_not_fit_are_an_error(space, asked, path, said):
 def test_layer_norm_standardises_the_features_of_each_hidden_layer():
     spec = MLPNet(hid_layers=(6,), layer_norm=True)
     net = build(spec, BOX, (Tail(2, "critic"),))
-    params = shaken(started(net, spec))
+    params = drawn_params(net, spec)
     x = OBS @ dense(params, 0)[0] + dense(params, 0)[1]
     norm = params["params"]["LayerNorm_0"]
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * norm["scale"] + norm["bias"]
@@ -246,7 +257,8 @@ def test_a_weight_norm_network_starts_as_the_plain_one():
     results = []
     for spec in (plain, normed):
         net = build(spec, BOX, (Tail(2, "critic"),))
-        results.append((started(net, spec), outputs(net, started(net, spec), OBS)[0]))
+        params = started(net, spec)
+        results.append((params, outputs(net, params, OBS)[0]))
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5, atol=1e-6)
     assert param_count(results[1][0]) == param_count(results[0][0]) + 8 + 8
 
@@ -272,7 +284,7 @@ def test_only_the_last_hidden_layer_is_divided():
     keys = {"hid_layers": (6, 5), "hid_layers_activation": "identity"}
     spec = MLPNet(**keys, spectral_norm=True)
     net = build(spec, BOX, (Tail(2, "critic"),))
-    params = shaken(started(net, spec))
+    params = drawn_params(net, spec)
     (first, b1), (second, b2), (tail, b3) = (dense(params, i) for i in range(3))
     divided = second / np.linalg.svd(second, compute_uv=False)[0]
     expected = ((OBS @ first + b1) @ divided + b2) @ tail + b3
@@ -298,7 +310,7 @@ MLPS = ("MLPNet", "DuelingMLPNet")
 def dueling(atoms):
     spec = MLPNet(type="DuelingMLPNet", hid_layers=(6,))
     net = build(spec, BOX, (Tail(ACTIONS * atoms, "critic", actions=None if atoms == 1 else ACTIONS),))
-    return net, shaken(started(net, spec))
+    return net, drawn_params(net, spec)
 
 
 def numpy_duel(value, advantage):
@@ -495,8 +507,12 @@ def test_an_optimiser_does_not_touch_the_statistics_that_are_kept():
         outs, learned = net.learn(params, OBS)
         return jnp.sum(outs[0] ** 2), learned
 
-    gradient, learned = jax.grad(loss, has_aux=True)(params)
-    stepped, _ = descend(transformation, gradient, transformation.init(params), params)
+    @jax.jit
+    def step(params):
+        gradient, learned = jax.grad(loss, has_aux=True)(params)
+        return gradient, learned, descend(transformation, gradient, transformation.init(params), params)[0]
+
+    gradient, learned, stepped = step(params)
     kept = keep_statistics(stepped, learned)
     jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], learned["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, kept["params"], stepped["params"])

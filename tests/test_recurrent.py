@@ -35,9 +35,14 @@ def made(cell, num_layers=1, encoder=(), tails=TAILS, space=BOX, **keys):
     keys = {"rnn_hidden_size": H, "rnn_num_layers": num_layers, "fc_hid_layers": encoder, **keys}
     spec = RecurrentNet(cell_type=cell, **keys)
     net = build(spec, space, tails, recurrent=True)
-    params = jax.tree.map(np.array, jax.jit(net.init)(jax.random.key(0), spec))
+    return net, random_params(net, spec)
+
+
+def random_params(net, spec):
+    """Parameters of the right shapes with nothing at its initial value; nothing is compiled."""
     rng = np.random.default_rng(1)
-    return net, jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype("f"), params)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), spec)
+    return jax.tree.map(lambda x: 0.5 * rng.normal(size=x.shape).astype("f"), shapes)
 
 
 # -------------------------------------------------------------------------------------------------------------- cells
@@ -230,8 +235,7 @@ def actor_critic(shared, net_type=RecurrentNet):
     keys = {"hid_layers": (6,)} if net_type is MLPNet else {"fc_hid_layers": (6,), "rnn_hidden_size": H}
     spec = net_type(shared=shared, **keys)
     net = build_actor_critic(spec, BOX, action_head("default", Discrete(3)), (), recurrent=True)
-    params = jax.tree.map(np.array, jax.jit(net.init)(jax.random.key(0), spec))
-    return net, params
+    return net, random_params(net, spec)
 
 
 @pytest.mark.parametrize("net_type", [RecurrentNet, MLPNet])

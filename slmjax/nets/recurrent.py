@@ -105,8 +105,8 @@ class Cells(nn.Module):
             return jnp.repeat(jnp.asarray(cell.bias, dtype), self.width)
 
         def kernel_init(key: Key, shape: tuple[int, ...]) -> Array:
-            squares = [orthogonal()(k, (self.width, self.width)) for k in jax.random.split(key, cell.gates)]
-            return jnp.concatenate(squares, -1)
+            squares = jax.vmap(lambda k: orthogonal()(k, (self.width, self.width)))(jax.random.split(key, cell.gates))
+            return jnp.concatenate([*squares], -1)
 
         driven = Dense(cell.gates * self.width, self.kernel_init, bias_init)(x)
         kernel = self.param("recurrent_kernel", kernel_init, (self.width, cell.gates * self.width))
