@@ -35,7 +35,7 @@ AGENTS = {
         "algorithm": {"name": "Reinforce", "training_frequency": 16, "normalize_advantages": False},
         "net": NET,
     },
-    "CrossEntropy": {"algorithm": {"name": "CrossEntropy", "training_frequency": 64, "elite": 0.5}, "net": NET},
+    "CrossEntropy": {"algorithm": {"name": "CrossEntropy", "training_frequency": 64, "elite": 0.2}, "net": NET},
     "SIL": {"algorithm": A2C | {"name": "SIL"}, "memory": SIL_REPLAY, "net": NET},
     "PPOSIL": {"algorithm": PPO | {"name": "PPOSIL"}, "memory": SIL_REPLAY, "net": NET},
     "DQN": {"algorithm": DQN, "memory": REPLAY, "net": NET | TARGET},
