@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slmjax.nets.build import build, param_count
-from slmjax.nets.conv import ConvLayer, ConvNet, conv_layers
+from slmjax.nets.conv import ConvLayer, ConvNet, by_windows, by_xla, conv_layers
 from slmjax.types import Box, Dict, Discrete, SpecError, Tail
 
 RNG = np.random.default_rng(0)
@@ -61,6 +61,10 @@ LAYERS = {
     "SAME": (2, 3, 2, "SAME"),
     "valid, in small letters": (2, 2, 1, "valid"),
     "dilation": (2, 2, 1, "SAME", 2),
+    "dilation and stride": (2, 3, 2, 1, 2),
+    "large": (2, 4, 2, 1),
+    "large, SAME": (2, 5, 3, "SAME"),
+    "large, dilation": (2, 4, 1, 3, 2),
 }
 
 
@@ -73,12 +77,26 @@ def test_a_convolution_is_the_sum_over_its_window(case):
     (got,), _ = jax.jit(net.apply)(params, images, ())
     p = jax.tree.map(np.float64, params["params"])
     for lead in np.ndindex(2, 3):
-        x = np.tanh(numpy_conv(images[lead] / 255.0, p["Conv_0"]["kernel"], p["Conv_0"]["bias"], layer))
+        x = np.tanh(numpy_conv(images[lead] / 255.0, p["Convolution_0"]["kernel"], p["Convolution_0"]["bias"], layer))
         assert x.shape[:2] == (layer.size(6), layer.size(7))
-        x = np.tanh(numpy_conv(x, p["Conv_1"]["kernel"], p["Conv_1"]["bias"], ConvLayer(2, 1))).reshape(-1)
+        x = np.tanh(numpy_conv(x, p["Convolution_1"]["kernel"], p["Convolution_1"]["bias"], ConvLayer(2, 1))).reshape(
+            -1
+        )
         x = np.tanh(x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"])
         expected = x @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
         np.testing.assert_allclose(got[lead], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_both_ways_of_convolving_have_one_gradient():
+    x = RNG.normal(size=(3, 9, 8, 2)).astype("f")
+    for name in ("SAME", "dilation and stride", "large"):
+        (layer,) = conv_layers((LAYERS[name],))
+        kernel = RNG.normal(size=(layer.kernel, layer.kernel, 2, layer.channels)).astype("f")
+        slopes = [
+            jax.jit(jax.grad(lambda x, k, way=way, layer=layer: jnp.sum(jnp.sin(way(x, k, layer))), (0, 1)))(x, kernel)
+            for way in (by_xla, by_windows)
+        ]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *slopes)
 
 
 def test_bytes_are_divided_by_255_and_nothing_else_is():
@@ -111,8 +129,12 @@ def test_images_of_a_dict_are_convolved_and_the_rest_is_joined():
     p = jax.tree.map(np.float64, params["params"])
     layer = ConvLayer(2, 2)
     for i in range(2):
-        eye = np.tanh(numpy_conv(obs["eye"][i] / 255.0, p["Conv_0"]["kernel"], p["Conv_0"]["bias"], layer))
-        chart = np.tanh(numpy_conv(obs["in"]["map"][i], p["Conv_1"]["kernel"], p["Conv_1"]["bias"], layer))
+        eye = np.tanh(
+            numpy_conv(obs["eye"][i] / 255.0, p["Convolution_0"]["kernel"], p["Convolution_0"]["bias"], layer)
+        )
+        chart = np.tanh(
+            numpy_conv(obs["in"]["map"][i], p["Convolution_1"]["kernel"], p["Convolution_1"]["bias"], layer)
+        )
         x = np.concatenate([eye.reshape(-1), chart.reshape(-1), np.eye(3)[obs["in"]["gear"][i]]])
         x = np.tanh(x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"])
         np.testing.assert_allclose(got[i], x @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"], rtol=1e-3, atol=1e-4)
