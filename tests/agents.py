@@ -18,7 +18,7 @@ TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
 SARSA = {name: DQN[name] for name in ("training_frequency", "explore_var_spec")} | {"name": "SARSA"}
 PQN = {"name": "PQN", "time_horizon": 16, "minibatch_size": 32, "training_epoch": 4, "lam": 0.8}
 PQN |= {"explore_var_spec": DQN["explore_var_spec"]}
-SUPPORT = {"v_min": -20.0, "v_max": 10.0}  # the returns of all probes
+SUPPORT = {"v_min": -20.0, "v_max": 10.0, "n_atoms": 31}  # the returns of all probes
 NEWEST = REPLAY | {"num_step_returns": 3, "use_cer": True}
 MUNCHAUSEN = DQN | {"name": "MunchausenDQN", "tau": 3e-3}  # at 0.03, values of probes would be lower by up to 0.02
 
