@@ -437,7 +437,7 @@ def test_munchausen_adds_what_its_formula_says():
     for _ in range(200):
         q = [-1.0, 1.0] + 0.5 * (q - np.log(np.exp(q).sum()))
     np.testing.assert_allclose(found, np.broadcast_to(q, found.shape), atol=0.05)
-    assert (np.abs(q - [-1.0, 1.0]) > 0.02).all()  # which a DQN would not find
+    assert np.abs(q - [-1.0, 1.0]).max() > 1.0  # a DQN would find the rewards
 
 
 # -------------------------------------------------------------------------------------------------------- combinations
