@@ -49,7 +49,7 @@ TABLES: dict[str, dict[str, str]] = {
         "OnPolicyAtariReplay": "slmjax.memory.names:ON_POLICY_ATARI_REPLAY",
         "OnPolicyImageReplay": "slmjax.memory.names:ON_POLICY_IMAGE_REPLAY",
         "Replay": "slmjax.memory.names:REPLAY",
-        "SeqReplay": "slmjax.memory.names:SEQ_REPLAY",
+        "SeqReplay": "slmjax.memory.names:REPLAY",
         "ConcatReplay": "slmjax.memory.names:CONCAT_REPLAY",
         "AtariReplay": "slmjax.memory.names:ATARI_REPLAY",
         "ImageReplay": "slmjax.memory.names:IMAGE_REPLAY",

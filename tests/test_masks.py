@@ -8,8 +8,9 @@ from agents import spec_of
 from scipy import special, stats
 
 import slmjax
-from slmjax.algos import dqn
+from slmjax.algos import dqn, pqn, sac, sarsa
 from slmjax.algos.losses import q_target
+from slmjax.algos.value_heads import greedy_policy
 from slmjax.envs import vectorize
 from slmjax.envs.check import check_env
 from slmjax.nets import actor_critic
@@ -202,21 +203,21 @@ def test_the_best_of_the_next_state_is_a_valid_action():
     q_t, selector = jnp.array([[-1.0, 5.0, -2.0]]), jnp.array([[-4.0, 7.0, -3.0]])
     mask = jnp.array([[1, 0, 1]])
     one, half = jnp.ones(1), jnp.full(1, 0.5)
-    plain = q_target(one, half, masked(q_t, mask), masked(q_t, mask))
-    double = q_target(one, half, masked(q_t, mask), masked(selector, mask))
+    best = lambda scores, mask=mask: greedy_policy(masked(scores, mask))  # noqa: E731
+    plain, double = (q_target(one, half, masked(q_t, mask), best(scores)) for scores in (q_t, selector))
     assert (plain.item(), double.item()) == (1 - 0.5, 1 - 0.5 * 2)
-    assert q_target(one, half, q_t, q_t).item() == 1 + 0.5 * 5
-    over = q_target(one, jnp.zeros(1), masked(q_t, 0 * mask), masked(q_t, 0 * mask))
+    assert q_target(one, half, q_t, greedy_policy(q_t)).item() == 1 + 0.5 * 5
+    over = q_target(one, jnp.zeros(1), masked(q_t, 0 * mask), best(q_t, 0 * mask))
     assert over.item() == 1.0  # at the end of an episode nothing is valid, and nothing must be NaN
 
 
 # ----------------------------------------------------------------------------------------------------------- learning
 
-ALGORITHMS = ("PPO", "DoubleDQN")  # DQN is DoubleDQN with another picker
+ALGORITHMS = ("PPO", "DoubleDQN", "SARSA", "PQN", "SoftActorCritic")  # DQN is DoubleDQN with another picker
 OBS = {"x": jnp.array([[0.0], [1.0], [-1.0]]), "action_mask": jnp.array([[1, 1, 1], [1, 1, 1], [1, 1, 0]])}
 
 
-def learn(name, frames=12_000):
+def learn(name, frames=20_000):
     lr = {"lr": {"name": "linear_decay", "start_val": 1e-2, "end_val": 1e-4, "end_step": frames}}
     spec = spec_of(name, "probes:forbidden_action", frames, algorithm={"gamma": 0.5}, net={"optim_spec": lr})
     return slmjax.train(spec, sessions=SESSIONS)
@@ -243,7 +244,7 @@ def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_mutant_without_masks_is_poisoned(name, monkeypatch):
-    for module in (dqn, actor_critic):
+    for module in (dqn, actor_critic, sarsa, pqn, sac):
         monkeypatch.setattr(module, "masking", lambda space, choices: lambda scores, obs: scores)
     with pytest.warns(UserWarning, match="every session failed"):
         assert len(learn(name, 2000).failed) == SESSIONS

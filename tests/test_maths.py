@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from slmjax.algos import dqn, normalize, ppo
-from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, huber, q_target, td_error, weighted_mean
+from slmjax.algos.losses import (
+    PUNISH,
+    clipped_surrogate,
+    clipped_value,
+    huber,
+    q_target,
+    standardize,
+    td_error,
+    weighted_mean,
+)
 from slmjax.algos.returns import discounts, gae
 from slmjax.algos.shuffle import permutation
 from slmjax.algos.value_heads import greedy_policy
@@ -175,7 +184,7 @@ def test_a_target_network_moves_once_for_each_period_that_an_update_passed(perio
 
 
 def test_ppo_refuses_minibatches_of_one_whose_advantages_would_all_be_zero():
-    assert ppo._standardize(jnp.array([3.7]), jnp.ones(1)).tolist() == [0.0]
+    assert standardize(jnp.array([3.7]), jnp.ones(1)).tolist() == [0.0]
     env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
     keys = partial(ppo.PPOKeys, time_horizon=8)
     with pytest.raises(SpecError, match=r"at least 2 with normalize_advantages.*got 1") as error:

@@ -70,7 +70,15 @@ def sample_program(n, envs, batch_size, batches, use_cer):
     spec = Replay(num_step_returns=n, batch_size=batch_size, use_cer=use_cer)
 
     def sample(rng, frame, num_envs, rows):
-        return replay.sample_indices(spec, rng, batches, rows=rows, num_envs=envs or num_envs, frame=frame)
+        return replay.sample_indices(
+            spec,
+            rng,
+            batches,
+            rows=rows,
+            num_envs=envs or num_envs,
+            frame=frame,
+            lag=replay.lag(spec, envs or num_envs),
+        )
 
     return jax.jit(sample)
 
@@ -370,7 +378,8 @@ def learning_loop(n, sample_first=False):
         def step(carry, key):
             old, frame = carry
             ring, frame = replay.add(old, rollout, frame), frame + ENVS
-            index = replay.sample_indices(spec, key, 1, rows=ROWS, num_envs=ENVS, frame=frame)[0]
+            lag = replay.lag(spec, ENVS)
+            index = replay.sample_indices(spec, key, 1, rows=ROWS, num_envs=ENVS, frame=frame, lag=lag)[0]
             read = old if sample_first else ring
             batch = replay.gather(spec, read, index, GAMMA, num_envs=ENVS, frame=frame)
             return (ring, frame), batch.r_t.sum() + batch.obs.sum() + batch.final_obs.sum()

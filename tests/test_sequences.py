@@ -12,8 +12,9 @@ from rings import BYTES, FLOATS, Stream, ends, shapes_only
 from scipy import stats
 from test_views import joined, seen_by
 
-from slmjax.memory import episodes, sequences
+from slmjax.memory import episodes, prioritized, sequences
 from slmjax.memory.episodes import EpisodeReplay
+from slmjax.memory.prioritized import PrioritizedReplay
 from slmjax.memory.replay import Replay
 from slmjax.types import SpecError
 
@@ -68,8 +69,8 @@ def test_a_window_is_what_was_written_and_never_crosses_the_head(seed, shape, ro
                 assert sequence.action[t, b] == row["action"]
                 assert sequence.r_t[t, b] == row["reward"]
                 assert sequence.discount_t[t, b] == np.float32(0.0 if row["terminated"] else GAMMA)
-                fresh = t == 0 or ends(stream.frames[number - stream.envs])
-                assert sequence.reset[t, b] == fresh
+                assert sequence.ended[t, b] == ends(row)
+                assert sequence.last[t, b] == t
 
 
 def test_windows_of_stacks_show_what_acting_saw():
@@ -98,9 +99,53 @@ def test_windows_begin_anywhere_with_one_probability():
     assert stats.chisquare(counts[8:]).pvalue > FAIR
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 8))
+def test_n_step_returns_end_with_the_episode_or_the_window(seed, n, length):
+    rng = np.random.default_rng(seed)
+    reward, terminated, truncated, able = (
+        rng.normal(size=(length, 3)), *(rng.random((length, 3)) < p for p in (0.2, 0.2, 0.9))
+    )  # fmt: skip
+    discount, ended = GAMMA * (1.0 - terminated), terminated | truncated
+    found = sequences.n_step(*(jnp.asarray(x, jnp.float32) for x in (reward, discount)), ended, able, n)
+    for b in range(3):
+        for t in range(length):
+            total, factor, last = reward[t, b], discount[t, b], t
+            while last - t + 1 < n and not ended[last, b] and last + 1 < length and able[last + 1, b]:
+                last += 1
+                total, factor = total + factor * reward[last, b], factor * discount[last, b]
+            np.testing.assert_allclose([x[t, b] for x in found], [total, factor, last], rtol=1e-5, atol=1e-6)
+
+
+def test_combined_windows_end_with_the_newest_step_of_each_environment():
+    spec = Replay(max_size=24, batch_size=8, seq_len=3, burn_in=1, use_cer=True)
+    store = sequences.make(spec, shapes_only(2), 4)
+    starts = np.asarray(store.sample(spec, store.init(), jax.random.key(0), 5, 24))
+    np.testing.assert_array_equal(starts[:, :2], [[17, 16]] * 5)  # four steps before frame 24: rows 22 and 23
+
+
+def test_priorities_of_windows_are_those_of_whole_windows():
+    error = jnp.array([[[0.0, 0.0], [1.0, -4.0], [-3.0, 2.0]]])  # one batch, L = 3 with a burn-in of 1, B = 2
+    spec = PrioritizedReplay(seq_len=2, burn_in=1)
+    np.testing.assert_allclose(prioritized.of_windows(spec, error), [[0.9 * 3 + 0.1 * 2, 0.9 * 4 + 0.1 * 3]])
+
+
+def test_only_complete_windows_have_a_priority():
+    spec = PrioritizedReplay(max_size=24, batch_size=4, seq_len=3, burn_in=1, beta_spec=0.5)
+    store = prioritized.make_windows(spec, shapes_only(2), 4)
+    stream, state = Stream(0, 2, 2, FLOATS), store.init()
+    for _ in range(8):
+        state = store.add(state, stream.rollout(), len(stream.frames) - 4)
+    age = (len(stream.frames) - 1 - np.arange(24)) % 24
+    np.testing.assert_array_equal(np.asarray(state.levels[0])[:24] > 0, age >= 6)
+    picks = store.sample(spec, state, jax.random.key(0), 3, len(stream.frames))
+    batch = store.gather(spec, state, jax.tree.map(lambda x: x[0], picks), GAMMA, len(stream.frames))
+    assert batch.importance.shape == batch.weight.shape == (4, 4)
+    rated = store.rate(spec, state, picks, jnp.full((3, 4, 4), 5.0))
+    np.testing.assert_allclose(np.asarray(rated.levels[0])[np.asarray(picks.row)], (4.5 + 0.5 * 4 / 3 + 1e-4) ** 0.6)
+
+
 REFUSED = [
-    ({"num_step_returns": 2}, "num_step_returns", "expected 1"),
-    ({"use_cer": True}, "use_cer", "expected false"),
     ({"seq_len": 12}, "seq_len", "at most 11 in a memory of 24"),
 ]
 
@@ -186,7 +231,7 @@ def test_a_return_that_stops_at_its_rollout_would_be_caught():
     assert sum(r is not None and abs(r - s) > 0.01 for r, s in zip(oracle, short, strict=True)) > 10
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_step_returns", 3), ("use_cer", True), ("seq_len", 2)])
+@pytest.mark.parametrize(("key", "value"), [("num_step_returns", 3), ("use_cer", True)])
 def test_episodes_have_no_use_for_some_keys(key, value):
     with pytest.raises(SpecError) as error:
         episodes.make(EpisodeReplay(**{key: value}), shapes_only(2), 4)

@@ -109,10 +109,14 @@ def test_an_agent_that_sees_an_image_acts_by_it(algorithm):
     assert (slmjax.train(spec, sessions=SESSIONS).eval_reward == 1.0).all()
 
 
-@pytest.mark.parametrize("net", [{"type": "RecurrentNet"}, {"batch_renorm": True}])
-@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
-def test_what_an_algorithm_cannot_use_is_refused(algorithm, net):
-    with pytest.raises(slmjax.SpecError, match=r"agent\.net\.(type|batch_renorm): expected"):
+@pytest.mark.parametrize(("algorithm", "net", "key"), [
+    ("SoftActorCritic", {"type": "RecurrentNet"}, "type"),
+    ("PPOSIL", {"type": "RecurrentNet"}, "type"),
+    ("DQN", {"batch_renorm": True}, "batch_renorm"),
+    ("PPO", {"batch_renorm": True}, "batch_renorm"),
+])  # fmt: skip
+def test_what_an_algorithm_cannot_use_is_refused(algorithm, net, key):
+    with pytest.raises(slmjax.SpecError, match=rf"agent\.net\.{key}: expected"):
         slmjax.train(spec_with(algorithm, "CartPole-v1", net, 512), sessions=1)
 
 

@@ -21,7 +21,7 @@ from slmjax.algos.distributional import cross_entropy, entropy, midpoints, proje
 from slmjax.algos.losses import q_target, td_error
 from slmjax.algos.qrdqn import quantiles
 from slmjax.algos.value_heads import EXPECTED, greedy_policy
-from slmjax.memory import replay
+from slmjax.memory import names, replay
 from slmjax.nets.build import build
 from slmjax.types import HP, Tail
 
@@ -457,7 +457,7 @@ HEADS = ("DQN", "MunchausenDQN", "C51", "QRDQN")
 
 def listening(monkeypatch) -> list:
     """A replay memory that weighs every sample with 0 and notes the shapes of the picks and errors that it is told."""
-    heard, real = [], replay.REPLAY.make
+    heard, real = [], names.REPLAY.make
 
     def make(spec, env, size):
         store = real(spec, env, size)
@@ -471,7 +471,7 @@ def listening(monkeypatch) -> list:
 
         return store._replace(gather=gather, rate=rate)
 
-    monkeypatch.setattr(replay, "REPLAY", replay.REPLAY._replace(make=make))
+    monkeypatch.setattr(names, "REPLAY", names.REPLAY._replace(make=make))
     return heard
 
 

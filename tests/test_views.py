@@ -101,9 +101,9 @@ def test_a_rollout_is_stacked_as_it_was_seen(length):
 def test_the_carry_of_the_session_is_that_of_the_view():
     trial = make_trial(spec_of("DQN", "CartPole-v1", 512, meta={"max_session": 2}, memory={"name": "ConcatReplay"}))
     sessions = trial.population.init(trial.keys, trial.hp)
-    assert sessions.carry.shape == (2, 4, 3, 4)
+    assert sessions.carry[0].shape == (2, 4, 3, 4)
     sessions, _ = trial.population.segment(sessions, trial.hp, 0, 512)
-    ring, carry = sessions.agent.memory, np.asarray(sessions.carry)
+    ring, carry = sessions.agent.memory, np.asarray(sessions.carry[0])
     frames = jax.vmap(lambda r: stack_rows(r, jnp.arange(508, 512), 3, num_envs=4, frame=512))(ring)
     ended = np.asarray(ring.terminated | ring.truncated)[:, 508:512]
     expected = np.where(ended[..., None, None], 0, np.asarray(frames))
@@ -298,8 +298,7 @@ def test_every_name_of_the_seed_resolves():
         memory = registry.resolve("memory", name)
         assert set(memory.preset) <= set(schema.hints(memory.hyper))
         if memory.make:
-            keys = {key: value for key, value in memory.preset.items() if key != "seq_len"}
-            store = memory.make(memory.hyper(name=name, **keys), shapes_only(2, BYTES), 4)
+            store = memory.make(memory.hyper(name=name, **memory.preset), shapes_only(2, BYTES), 4)
             assert store.capacity == 10_000
 
 
@@ -313,23 +312,30 @@ def test_a_name_presets_keys_that_a_spec_may_set():
     assert (on_policy.stack_len, on_policy.stack_op) == (4, "concat")
 
 
-def test_windows_need_a_recurrent_network():
-    spec = spec_of("DQN", "CartPole-v1", 512, memory={"name": "SeqReplay"})
-    with pytest.raises(SpecError, match="recurrent") as error:
-        make_trial(spec)
-    assert error.value.path == "agent.memory.seq_len"
-
-
 # ------------------------------------------------------------------------------------------------------ in an algorithm
 
 COOLING = {"net": {"optim_spec": {"lr": {"start_val": 1e-2, "end_val": 1e-4, "end_step": 12_000}}}}
 
 
-@pytest.mark.parametrize("name", ["ConcatReplay", "AtariReplay", "AtariPrioritizedReplay"])
-def test_two_frames_tell_what_one_does_not(name):
+SEEING_TWO = {  # the memories of an algorithm, and frames to learn with them
+    "DQN": (("ConcatReplay", "AtariReplay", "AtariPrioritizedReplay"), 12_000),
+    "SoftActorCritic": (("ConcatReplay",), 12_000),
+    "SARSA": (("OnPolicyConcatReplay",), 20_000),
+    "PQN": (("OnPolicyAtariReplay",), 20_000),
+    "ActorCritic": (("OnPolicyConcatReplay",), 30_000),
+    "PPO": (("OnPolicyAtariReplay",), 20_000),
+    "PPOSIL": (("SILReplay",), 20_000),
+    "Reinforce": (("OnPolicyConcatReplay",), 40_000),
+}
+
+
+@pytest.mark.parametrize(("which", "name"), [(k, name) for k, (names, _) in SEEING_TWO.items() for name in names])
+def test_two_frames_tell_what_one_does_not(which, name):
     memory = {"name": name, "stack_len": 2}
     changes = {"algorithm": {"gamma": 0.5}, **COOLING}
-    result = slmjax.train(spec_of("DQN", "probes:previous_sign", 12_000, memory=memory, **changes), sessions=3)
+    result = slmjax.train(
+        spec_of(which, "probes:previous_sign", SEEING_TWO[which][1], memory=memory, **changes), sessions=3
+    )
     assert (result.eval_reward == 7.0).all()
 
 

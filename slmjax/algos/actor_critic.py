@@ -16,6 +16,7 @@ import optax
 
 from slmjax.algos.losses import PUNISH, standardize, weighted_mean
 from slmjax.algos.on_policy import Policy, Sample, on_policy
+from slmjax.algos.watch import watch_rollouts
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
@@ -70,7 +71,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         logs |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
         return AgentState(policy, learner._replace(opt_state=opt_state)), logs
 
-    return Agent(parts.init, parts.act, update, horizon=alg.training_frequency, opt_steps=1, carry=parts.net.carry)
+    horizon, carry = alg.training_frequency, parts.net.carry
+    agent = Agent(parts.init, parts.act, update, horizon=horizon, opt_steps=1, carry=carry)
+    return watch_rollouts(agent, hp, env)
 
 
 ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -14,39 +14,25 @@ action that the target network likes best (DQN), that the online one likes best 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax import registry
 from slmjax.algos.losses import weighted_mean
+from slmjax.algos.offpolicy import make_store
 from slmjax.algos.value_heads import EXPECTED, ActionValueKeys, ValueHead, greedy_policy
+from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
-from slmjax.memory.view import make_view
-from slmjax.nets.build import build
+from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
-from slmjax.types import (
-    HP,
-    Agent,
-    AgentState,
-    Algorithm,
-    Array,
-    Discrete,
-    Key,
-    PyTree,
-    Rollout,
-    SpecError,
-    Store,
-    Tail,
-    VectorEnv,
-)
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
 
 
 @hyper
@@ -67,52 +53,44 @@ class Learner(NamedTuple):
     opt_state: PyTree
 
 
-# What the next step is worth: (q of the online network, q of the target network, batch, hp) -> (r_t [B], the rewards
-# with whatever the method adds, policy_t [B, A], probabilities of the next actions). Each q is obs [B, ...] -> [B, A].
-Rule = Callable[[Callable[[PyTree], Array], Callable[[PyTree], Array], Batch, HP], tuple[Array, Array]]
+class Outlook(NamedTuple):
+    """The values of all actions as one network sees them, `[B, A]`; minus infinity for those that are forbidden."""
+
+    q_tm1: Array
+    q_t: Array
 
 
-def q_learning(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+Pair = tuple[Array, Array]  # of outputs: at s_tm1 and at s_t
+# What the next step is worth: (the online network's outlook, the target network's, batch, hp) -> (r_t [B], the rewards
+# with whatever the method adds, policy_t [B, A], probabilities of the next actions).
+Rule = Callable[[Outlook, Outlook, Batch, HP], tuple[Array, Array]]
+
+
+def q_learning(online: Outlook, target: Outlook, batch: Batch, hp: HP) -> tuple[Array, Array]:
     """The action that the target network likes best (Mnih et al. 2015, algorithm 1)."""
-    del online_q, hp
-    return batch.r_t, greedy_policy(target_q(batch.final_obs))
+    del online, hp
+    return batch.r_t, greedy_policy(target.q_t)
 
 
-def double_q_learning(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+def double_q_learning(online: Outlook, target: Outlook, batch: Batch, hp: HP) -> tuple[Array, Array]:
     """The action that the online network likes best (van Hasselt et al. 2016, equation 4)."""
-    del target_q, hp
-    return batch.r_t, greedy_policy(online_q(batch.final_obs))
+    del target, hp
+    return batch.r_t, greedy_policy(online.q_t)
 
 
 def make(
     hp: HP, env: VectorEnv, *, rule: Rule = q_learning, head: ValueHead = EXPECTED, target_network: bool = True
 ) -> Agent:
-    """An agent that learns action values from replayed transitions.
+    """An agent that learns action values from replayed transitions; with a recurrent network, from windows (DRQN).
 
     Without a target network the online one, as it is at that moment, takes its place.
 
     Raises:
         SpecError: the ring cannot hold a batch or a rollout, or a mask of valid actions does not fit.
     """
-    alg, mem = hp.algorithm, hp.memory
-    rollout_size = alg.training_frequency * env.num_envs
-    store: Store = registry.resolve("memory", mem.name).make(mem, env, rollout_size)
-    if alg.training_start_step > store.capacity:
-        raise SpecError(
-            f"expected at most {store.capacity} frames, the size of the memory, got {alg.training_start_step}.",
-            "agent.algorithm.training_start_step",
-        )
-    view, actions = make_view(mem, env.observation_space), env.action_space.n
-    net = build(hp.net, view.space, (Tail(actions * head.width, "critic", actions),))
-    updates = alg.training_iter * alg.training_batch_iter
-    mask = masking(env.observation_space, (env.action_space.n,))
-
-    def predict(params: PyTree, obs: PyTree) -> Array:
-        (output,), _ = net.apply(params, obs, ())
-        return output.reshape(*output.shape[:-1], actions, head.width)
-
-    def scores(params: PyTree, obs: PyTree, hp: HP) -> Array:
-        return mask(head.q(predict(params, obs), hp), obs)
+    alg, space, actions = hp.algorithm, shown(hp, env).observation_space, env.action_space.n
+    net, mask = build_action_values(hp.net, space, actions, head.width), masking(space, (actions,))
+    size, store = alg.training_frequency * env.num_envs, make_store(hp, env, net.recurrent)
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
@@ -120,8 +98,8 @@ def make(
         return AgentState(params, Learner(target, _optimizer(hp).init(params)), store.init())
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        x, carry = view.see(obs, carry)
-        q = scores(params, x, hp)
+        output, carry = net.step(params, obs, carry)
+        q = mask(head.q(output, hp), obs)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
@@ -129,21 +107,27 @@ def make(
         del rng
         return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
+    def predict(params: PyTree, batch: Batch) -> tuple[Array, Array]:
+        carry = net.carry(batch.weight.shape[-1])
+        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.ended)
+
     def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
-        fixed = jax.lax.stop_gradient(params)
-        behind = target if target_network else fixed
-        online_q, target_q = (partial(scores, p, hp=hp) for p in (fixed, behind))
-        r_t, policy_t = rule(online_q, target_q, batch, hp)
-        output_tm1, output_t = predict(params, batch.obs), predict(behind, batch.final_obs)
-        punished, error = head.loss(output_tm1, batch.action, r_t, batch.discount_t, output_t, policy_t, hp)
-        value = weighted_mean(punished * batch.importance, batch.weight)
-        return value, (jnp.mean(jnp.max(head.q(output_tm1, hp), -1)), error)
+        fixed = predict(target if target_network else jax.lax.stop_gradient(params), batch)
+        flat, online, behind = side_by_side((batch, predict(params, batch), fixed), batch.last)
+
+        def outlook(outputs: Pair) -> Outlook:
+            return Outlook(*(mask(head.q(x, hp), o) for x, o in zip(outputs, (flat.obs, flat.final_obs), strict=True)))
+
+        r_t, policy_t = rule(jax.lax.stop_gradient(outlook(online)), outlook(behind), flat, hp)
+        punished, error = head.loss(online[0], flat.action, r_t, flat.discount_t, behind[1], policy_t, hp)
+        value = weighted_mean(punished * flat.importance, flat.weight)
+        best = weighted_mean(jnp.max(outlook(online).q_tm1, -1), flat.weight)
+        return value, (best, (error * flat.weight).reshape(batch.weight.shape))
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        ring = store.add(state.memory, rollout, hp.frame)
-        written = hp.frame + rollout_size
+        ring, written = store.add(state.memory, rollout, hp.frame), hp.frame + size
         picks = store.sample(hp.memory, ring, rng, hp.algorithm.training_iter, written)
-        target = state.learner.target
+        target, passes = state.learner.target, hp.algorithm.training_batch_iter
 
         def learn(carry: tuple[PyTree, PyTree], pick: PyTree) -> tuple[tuple[PyTree, PyTree], tuple[Array, Array]]:
             params, opt_state = carry
@@ -152,18 +136,40 @@ def make(
             params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
             return (params, opt_state), (jnp.stack([value, q, optax.tree.norm(gradient)]), error)
 
-        repeated = jax.tree.map(lambda x: jnp.repeat(x, hp.algorithm.training_batch_iter, 0), picks)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, passes, 0), picks)
         (params, opt_state), (logs, error) = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
-        ring = store.rate(
-            hp.memory, ring, picks, error[hp.algorithm.training_batch_iter - 1 :: hp.algorithm.training_batch_iter]
-        )
-        target = follow(target, params, hp, rollout_size) if target_network else ()
+        ring = store.rate(hp.memory, ring, picks, error[passes - 1 :: passes])  # as they were in the last pass
+        target = follow(target, params, hp, size) if target_network else ()
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, Learner(target, opt_state), ring), metrics
 
-    return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, updates, view.carry)
+    steps = alg.training_iter * alg.training_batch_iter
+    agent = Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, steps, net.carry)
+    return watch(agent, hp, env)
+
+
+def side_by_side(windows: tuple[Batch, Pair, Pair], last: Array | None) -> tuple[Batch, Pair, Pair]:
+    """Windows `[L, B, ...]` as transitions `[L x B, ...]`: a batch, and what two networks predict for (s_tm1, s_t).
+
+    `s_t` becomes the successor of the step `last [L, B]` with which an n-step return ends. Without windows (`last` is
+    None) everything is as it was.
+    """
+    if last is None:
+        return windows
+
+    def reached(tree: PyTree) -> PyTree:
+        at = lambda x: jnp.take_along_axis(x, last.reshape(last.shape + (1,) * (x.ndim - 2)), 0)  # noqa: E731
+        return jax.tree.map(at, tree)
+
+    batch, online, behind = windows
+    batch = batch._replace(
+        final_obs=reached(batch.final_obs), importance=jnp.broadcast_to(batch.importance, last.shape)
+    )
+    moved = batch, (online[0], reached(online[1])), (behind[0], reached(behind[1]))
+    flat: tuple[Batch, Pair, Pair] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moved)
+    return flat
 
 
 def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:

@@ -9,7 +9,6 @@ that of the first action, and the entropy that of the state bootstrapped from.
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +31,15 @@ class MunchausenKeys(dqn.DQNKeys):
     clip: float = key(default=-1.0, doc="lowest value of tau log pi that is added", high=0)
 
 
-def munchausen(online_q: Any, target_q: Any, batch: Batch, hp: HP) -> tuple[Array, Array]:
+def munchausen(online: dqn.Outlook, target: dqn.Outlook, batch: Batch, hp: HP) -> tuple[Array, Array]:
     """The soft policy, and the reward with what it adds (Vieillard et al. 2020, section 3).
 
     Both additions are numbers a transition, so that any `ValueHead` can be taught: `sum_a' pi (Q - tau log pi)` is
     `sum_a' pi Q` plus `tau` times the entropy.
     """
-    del online_q
+    del online
     alg = hp.algorithm
-    log_pi_tm1, log_pi_t = (jax.nn.log_softmax(target_q(obs) / alg.tau) for obs in (batch.obs, batch.final_obs))
+    log_pi_tm1, log_pi_t = (jax.nn.log_softmax(q / alg.tau) for q in target)
     taken = jnp.take_along_axis(log_pi_tm1, batch.action[:, None], -1)[:, 0]
     bonus = alg.munchausen_alpha * jnp.clip(alg.tau * taken, alg.clip, 0.0)
     policy_t = jnp.exp(log_pi_t)

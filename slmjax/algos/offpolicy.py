@@ -16,7 +16,7 @@ import optax
 from slmjax import registry
 from slmjax.memory.replay import Batch
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Array, Box, Key, PyTree, Rollout, SpecError, Store, VectorEnv
+from slmjax.types import HP, Array, Box, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
 
 State = TypeVar("State")
 
@@ -50,14 +50,20 @@ class Tick(NamedTuple):
     last: Array
 
 
-def make_store(hp: HP, env: VectorEnv) -> Store:
-    """The memory that a spec describes.
+def make_store(hp: HP, env: VectorEnv, windows: bool = False) -> Store:
+    """The memory that a spec describes; it gives `windows` of steps to a recurrent network.
 
     Raises:
-        SpecError: it cannot hold a batch, a rollout, or what the warm-up remembers.
+        SpecError: it cannot hold a batch, a rollout, or what the warm-up remembers; or it has no windows.
     """
-    size = rollout_size(hp, env)
-    store: Store = registry.resolve("memory", hp.memory.name).make(hp.memory, env, size)
+    memory: Memory = registry.resolve("memory", hp.memory.name)
+    make = memory.sequences if windows else memory.make
+    if make is None:
+        raise SpecError(
+            f"expected one that gives windows of steps, which {hp.net.type} learns from, got {hp.memory.name}.",
+            "agent.memory.name",
+        )
+    store: Store = make(hp.memory, env, rollout_size(hp, env))
     if hp.algorithm.training_start_step > store.capacity:
         raise SpecError(
             f"expected at most {store.capacity} frames, the size of the memory, got "

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slmjax.algos import normalize
 from slmjax.algos.returns import discounts, gae
+from slmjax.algos.watch import shown
+from slmjax.memory.view import boundary
 from slmjax.nets.actor_critic import ActorCritic, actor_critic_optimizer, build_actor_critic
 from slmjax.policies.distributions import action_head
 from slmjax.types import HP, AgentState, Array, Box, Key, PyTree, Rollout, SpecError, VectorEnv
@@ -59,6 +62,7 @@ class OnPolicy(NamedTuple):
 
     Attributes:
         net: the networks.
+        raw: the space of raw draws.
         init: as `Agent.init`.
         act: as `Agent.act`; its extras are `Extras`.
         see: `(policy, obs) -> obs` as the networks get them.
@@ -68,6 +72,7 @@ class OnPolicy(NamedTuple):
     """
 
     net: ActorCritic
+    raw: Box
     init: Callable[[Key, HP], AgentState]
     act: Callable[..., tuple[PyTree, PyTree, Extras]]
     see: Callable[[Policy, PyTree], PyTree]
@@ -84,11 +89,12 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     Raises:
         SpecError: a distribution that does not fit or cannot be learned, or observations that cannot be normalised.
     """
-    alg, space = hp.algorithm, env.observation_space
+    alg, space = hp.algorithm, shown(hp, env).observation_space
     if alg.normalize_obs and not (isinstance(space, Box) and space.dtype == jnp.float32):
         raise SpecError(f"expected float observations, got {space}.", "agent.algorithm.normalize_obs")
     head = action_head(alg.action_pdtype, env.action_space, learnable=True)
     net = build_actor_critic(hp.net, space, head, env.action_space.shape, recurrent=recurrent)
+    draw = jax.eval_shape(lambda: head.distribution(jnp.zeros(head.width), jnp.zeros(env.action_space.shape)).mode())
 
     def see(policy: Policy, obs: PyTree) -> PyTree:
         return normalize.apply(policy.obs_moments, obs) if alg.normalize_obs else obs
@@ -119,13 +125,16 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
         raw, log_prob, value = rollout.extras
         obs, final_obs = see(policy, rollout.obs), see(policy, rollout.final_obs)
         ended = rollout.terminated | rollout.truncated
-        v_t = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, ended)[2]
+        over = boundary(rollout)
+        v_t = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, over)[2]
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, value, v_t, ended, hp.algorithm.lam)
         weight = rollout.valid.astype(jnp.float32)
-        return Sample(obs, raw, log_prob, value, advantage, advantage + value, weight, ended)
+        return Sample(obs, raw, log_prob, value, advantage, advantage + value, weight, over)
 
-    return OnPolicy(net, init, act, see, see_rewards, see_observations, samples)
+    return OnPolicy(
+        net, Box(-np.inf, np.inf, draw.shape, draw.dtype), init, act, see, see_rewards, see_observations, samples
+    )
 
 
 def _see_observations(moments: normalize.Moments, rollout: Rollout) -> normalize.Moments:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from slmjax.algos import minibatches
 from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, standardize, weighted_mean
 from slmjax.algos.on_policy import Policy, Sample, on_policy
-from slmjax.algos.shuffle import permutation
+from slmjax.algos.watch import watch_rollouts
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
@@ -60,32 +61,17 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """A PPO agent.
 
     Raises:
-        SpecError: a rollout that does not divide into minibatches, minibatches of one whose advantages are to be
-            standardised; see also `on_policy`.
+        SpecError: minibatches of one whose advantages are to be standardised; see also `on_policy` and
+            `minibatches.plan`.
     """
-    alg, size = hp.algorithm, hp.algorithm.time_horizon * env.num_envs
-    if size % alg.minibatch_size:
-        raise SpecError(
-            f"expected a divisor of the rollout, time_horizon {alg.time_horizon} x num_envs {env.num_envs} = {size}, "
-            f"got {alg.minibatch_size}.",
-            "agent.algorithm.minibatch_size",
-        )
+    alg, parts = hp.algorithm, on_policy(hp, env)
+    cut = minibatches.plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1))))
     if alg.minibatch_size == 1 and alg.normalize_advantages:
         raise SpecError(
             "expected at least 2 with normalize_advantages (the standardised advantage of one sample is always 0), "
             "got 1.",
             "agent.algorithm.minibatch_size",
         )
-    parts = on_policy(hp, env)
-    # A network with a carry learns from whole sequences: the rollout of an environment stays together.
-    length = alg.time_horizon if jax.tree.leaves(parts.net.carry(1)) else 1
-    if alg.minibatch_size % length:
-        raise SpecError(
-            f"expected a multiple of time_horizon {length}, for {hp.net.type} learns from sequences, "
-            f"got {alg.minibatch_size}.",
-            "agent.algorithm.minibatch_size",
-        )
-    gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
 
     def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
         policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)
@@ -109,28 +95,26 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         learner = parts.see_rewards(state.learner, rollout, hp)
         samples = parts.samples(state.policy, learner, rollout, hp)
-        sequences = size // length
-        samples = jax.tree.map(lambda x: x.reshape(length, sequences, *x.shape[2:]), samples)
+        pieces = minibatches.pieces(cut, samples)
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
             params, opt_state = carry
-            batch, start = jax.tree.map(lambda x: x[:, index], samples), jax.tree.map(lambda x: x[index], rollout.carry)
+            batch, start = minibatches.take(index, pieces, rollout.carry)
             (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, start, hp)
             logs |= {"grad_norm": optax.tree.norm(gradient)}
             return descend(actor_critic_optimizer(hp.net), gradient, opt_state, params), logs
 
-        orders = jax.vmap(lambda k: permutation(k, sequences))(jax.random.split(rng, alg.training_epoch))
-        minibatches = orders.reshape(gradient_steps, alg.minibatch_size // length)
-        (params, opt_state), logs = jax.lax.scan(learn, (state.policy.params, learner.opt_state), minibatches)
+        first = (state.policy.params, learner.opt_state)
+        (params, opt_state), logs = jax.lax.scan(learn, first, minibatches.orders(cut, rng))
         metrics = jax.tree.map(jnp.mean, logs)
         metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
         metrics |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
         policy = Policy(params, parts.see_observations(state.policy.obs_moments, rollout))
         return AgentState(policy, learner._replace(opt_state=opt_state)), metrics
 
-    return Agent(
-        parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=gradient_steps, carry=parts.net.carry
-    )
+    carry, steps = parts.net.carry, cut.gradient_steps
+    agent = Agent(parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=steps, carry=carry)
+    return watch_rollouts(agent, hp, env)
 
 
 PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -14,30 +14,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from slmjax.algos import minibatches
 from slmjax.algos.losses import PUNISH, td_error, weighted_mean
 from slmjax.algos.returns import discounts, q_lambda
-from slmjax.algos.shuffle import permutation
 from slmjax.algos.value_heads import ActionValueKeys
-from slmjax.nets.build import build
+from slmjax.algos.watch import shown, watch_rollouts
+from slmjax.memory.view import boundary
+from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
-from slmjax.types import (
-    HP,
-    Agent,
-    AgentState,
-    Algorithm,
-    Array,
-    Discrete,
-    Key,
-    PyTree,
-    Rollout,
-    SpecError,
-    Tail,
-    VectorEnv,
-)
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
 
 
 @hyper
@@ -52,72 +42,66 @@ class PQNKeys(ActionValueKeys):
 
 
 class Sample(NamedTuple):
-    """One transition as the loss needs it, `[B, ...]`."""
+    """Transitions as the loss needs them, `[T, E, ...]`."""
 
     obs: PyTree
     action: Array
     target: Array
     weight: Array
+    ended: Array  # where a carry begins anew after the step
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:
     """A PQN agent.
 
     Raises:
-        SpecError: a rollout that does not divide into minibatches.
+        SpecError: see `minibatches.plan`, `nets.build.build` and `policies.masks.masking`.
     """
-    alg, size = hp.algorithm, hp.algorithm.time_horizon * env.num_envs
-    if size % alg.minibatch_size:
-        raise SpecError(
-            f"expected a divisor of the rollout, time_horizon {alg.time_horizon} x num_envs {env.num_envs} = {size}, "
-            f"got {alg.minibatch_size}.",
-            "agent.algorithm.minibatch_size",
-        )
-    net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
-    gradient_steps = alg.training_epoch * (size // alg.minibatch_size)
-
-    def scores(params: PyTree, obs: PyTree) -> Array:
-        (q,), _ = net.apply(params, obs, ())
-        return q
+    space, actions = shown(hp, env).observation_space, env.action_space.n
+    net, mask = build_action_values(hp.net, space, actions), masking(space, (actions,))
+    cut = minibatches.plan(hp, env, net.recurrent)
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
         return AgentState(params, _optimizer(hp).init(params))
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        q = scores(params, obs)
+        output, carry = net.step(params, obs, carry)
+        q = mask(output[..., 0], obs)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
-    def loss(params: PyTree, batch: Sample, hp: HP) -> tuple[Array, Array]:
-        q_tm1 = scores(params, batch.obs)
+    def samples(params: PyTree, rollout: Rollout, hp: HP) -> Sample:
+        ended, over = rollout.terminated | rollout.truncated, boundary(rollout)
+        _, output_t = net.transitions(params, rollout.obs, rollout.final_obs, rollout.carry, over)
+        q_t, discount_t = mask(output_t[..., 0], rollout.final_obs), discounts(rollout.terminated, hp.algorithm.gamma)
+        target = q_lambda(rollout.reward, discount_t, q_t, ended, hp.algorithm.lam)
+        return Sample(rollout.obs, rollout.action, target, rollout.valid.astype(jnp.float32), over)
+
+    def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, Array]:
+        q_tm1 = net.unroll(params, batch.obs, carry, batch.ended)[..., 0]
         punished = PUNISH[hp.net.loss_spec.name](td_error(q_tm1, batch.action, batch.target))
         return weighted_mean(punished, batch.weight), weighted_mean(jnp.max(q_tm1, -1), batch.weight)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        ended = rollout.terminated | rollout.truncated
-        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
-        q_t = scores(state.policy, rollout.final_obs)
-        target = q_lambda(rollout.reward, discount_t, q_t, ended, hp.algorithm.lam)
-        samples = Sample(rollout.obs, rollout.action, target, rollout.valid.astype(jnp.float32))
-        samples = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), samples)
+        pieces = minibatches.pieces(cut, samples(state.policy, rollout, hp))
 
         def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], Array]:
             params, opt_state = carry
-            batch = jax.tree.map(lambda x: x[index], samples)
-            (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, hp)
+            batch, start = minibatches.take(index, pieces, rollout.carry)
+            (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, start, hp)
             logs = jnp.stack([value, q, optax.tree.norm(gradient)])
             return descend(_optimizer(hp), gradient, opt_state, params), logs
 
-        orders = jax.vmap(lambda k: permutation(k, size))(jax.random.split(rng, alg.training_epoch))
-        minibatches = orders.reshape(gradient_steps, alg.minibatch_size)
-        (params, opt_state), logs = jax.lax.scan(learn, (state.policy, state.learner), minibatches)
+        orders = minibatches.orders(cut, rng)
+        (params, opt_state), logs = jax.lax.scan(learn, (state.policy, state.learner), orders)
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, opt_state), metrics
 
-    return Agent(init, act, update, horizon=alg.time_horizon, opt_steps=gradient_steps)
+    agent = Agent(init, act, update, horizon=hp.algorithm.time_horizon, opt_steps=cut.gradient_steps, carry=net.carry)
+    return watch_rollouts(agent, hp, env)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from slmjax.algos.losses import standardize, weighted_mean
+from slmjax.algos.watch import shown, watch_rollouts
 from slmjax.memory.windows import Episodes, Window, append, elite_floor, empty, episodes
 from slmjax.nets.actor import build_actor
 from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
@@ -78,24 +79,26 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
     if env.max_steps is None:
         raise SpecError("expected a limit, for this algorithm keeps whole episodes, got none.", "env.max_t")
     head = action_head(hp.algorithm.action_pdtype, env.action_space, learnable=True)
-    net = build_actor(hp.net, env.observation_space, head, env.action_space.shape)
+    space = shown(hp, env).observation_space
+    net = build_actor(hp.net, space, head, env.action_space.shape)
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
-        obs = zeros(env.observation_space, env.num_envs)
-        raw = jax.eval_shape(lambda: net.policy(params, obs).sample(rng))
+        obs, carry = zeros(space, env.num_envs), net.carry(env.num_envs)
+        raw = jax.eval_shape(lambda: net.step(params, obs, carry)[0].sample(rng))
         # As long as the longest episode that can end in a rollout.
         return AgentState(params, _optimizer(hp).init(params), empty(env.max_steps + steps, obs, raw))
 
     def act(
         params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        policy = net.policy(params, obs)
+        policy, carry = net.step(params, obs, carry)
         raw = policy.mode() if greedy else policy.sample(rng)
         return policy.action(raw), carry, raw
 
     def loss(params: PyTree, window: Window, advantage: Array, weight: Array, hp: HP) -> tuple[Array, Array]:
-        policy = net.policy(params, window.obs)
+        # The window begins with a fresh carry: what episodes begun before it left of theirs is learned from by nobody.
+        policy = net.unroll(params, window.obs, net.carry(env.num_envs), window.ended | ~window.valid)
         entropy = weighted_mean(policy.entropy(), weight)
         surrogate = weighted_mean(policy.log_prob(window.raw) * advantage, weight)
         return -surrogate - hp.algorithm.entropy_coef_spec * entropy, entropy
@@ -126,7 +129,7 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
         metrics |= {"episodes": jnp.sum(found.last, dtype=jnp.float32)}
         return AgentState(policy, learner, window), metrics
 
-    return Agent(init, act, update, horizon=steps, opt_steps=1)
+    return watch_rollouts(Agent(init, act, update, horizon=steps, opt_steps=1, carry=net.carry), hp, env)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:

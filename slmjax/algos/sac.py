@@ -24,10 +24,12 @@ from slmjax.algos.critics import Critics, build_critics, critic_optimizer, desce
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.offpolicy import ReplayKeys, Tick
 from slmjax.algos.soft import Draws, entropy, soft_policy, soft_value
+from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
 from slmjax.nets.optim import descend, optimizer
+from slmjax.policies.masks import masking
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -113,12 +115,14 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     """A soft actor-critic; without `targets` it keeps no target critics.
 
     Raises:
-        SpecError: a memory too small, or actions without finite bounds.
+        SpecError: a memory too small, actions without finite bounds, or a mask of valid actions that does not fit.
     """
     size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
-    critics = build_critics(hp.net, env.observation_space, env.action_space, 2)
+    seen = shown(hp, env).observation_space
+    critics = build_critics(hp.net, seen, env.action_space, 2)
     policy = soft_policy(env.action_space)
-    net = build(hp.net, env.observation_space, (Tail(policy.width, "actor"),), statistics=True)
+    net = build(hp.net, seen, (Tail(policy.width, "actor"),), statistics=True)
+    mask = masking(seen, (env.action_space.n,) if isinstance(env.action_space, Discrete) else ())
 
     def init(rng: Key, hp: HP) -> AgentState:
         actor_key, critic_key = jax.random.split(rng)
@@ -135,7 +139,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         (output,), _ = net.apply(params, obs, ())
-        return *policy.act(output, carry, rng, hp, greedy), ()
+        return *policy.act(mask(output, obs), carry, rng, hp, greedy), ()
 
     def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
         del rng
@@ -147,7 +151,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
 
         def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
             (output,), learned = learning(net)(params, batch.obs, batch.weight)
-            draws = policy.draws(output, rng)
+            draws = policy.draws(mask(output, batch.obs), rng)
             value = soft_value(critics.apply(learner.critics, batch.obs, draws.action), draws, alpha)
             return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), learned)
 
@@ -168,7 +172,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         (actor, learner), (target_key, actor_key) = state, jax.random.split(rng)
         alpha = temperature(learner, hp)
         (output,), _ = net.apply(actor, batch.final_obs, ())
-        draws_t = policy.draws(output, target_key)
+        draws_t = policy.draws(mask(output, batch.final_obs), target_key)
         loss = partial(critic_loss, critics, targets=learner.targets, draws_t=draws_t, alpha=alpha, batch=batch, hp=hp)
         (value, (error, q, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(learner.critics)
         twins, critic_opt = descend_each(critic_optimizer(hp), gradient, learner.opt_states[0], learned)
@@ -187,9 +191,10 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         return AgentState(actor, learner, ring), logs
 
     alg = hp.algorithm
-    return Agent(
+    agent = Agent(
         init, act, update, alg.training_frequency, observe, alg.training_start_step, alg.training_iter, policy.carry
     )
+    return watch(agent, hp, env)
 
 
 def temperature(learner: Learner, hp: HP) -> Array:

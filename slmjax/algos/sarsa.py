@@ -17,13 +17,16 @@ import optax
 from slmjax.algos.losses import PUNISH, q_target, td_error, weighted_mean
 from slmjax.algos.returns import discounts
 from slmjax.algos.value_heads import ActionValueKeys
-from slmjax.nets.build import build
+from slmjax.algos.watch import shown, watch_rollouts
+from slmjax.memory.view import boundary
+from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, Tail, VectorEnv
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
 
 
 @hyper
@@ -44,12 +47,13 @@ def next_actions(action: Array, drawn: Array, ended: Array) -> Array:
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:
-    """A SARSA agent."""
-    net = build(hp.net, env.observation_space, (Tail(env.action_space.n, "critic"),))
+    """A SARSA agent.
 
-    def scores(params: PyTree, obs: PyTree) -> Array:
-        (q,), _ = net.apply(params, obs, ())
-        return q
+    Raises:
+        SpecError: see `nets.build.build` and `policies.masks.masking`.
+    """
+    space, actions = shown(hp, env).observation_space, env.action_space.n
+    net, mask = build_action_values(hp.net, space, actions), masking(space, (actions,))
 
     def explore(q: Array, rng: Key, hp: HP) -> Array:
         return POLICIES[hp.algorithm.action_policy](q, hp.algorithm.explore_var_spec, rng)
@@ -59,28 +63,34 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         return AgentState(params, _optimizer(hp).init(params))
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        q = scores(params, obs)
+        output, carry = net.step(params, obs, carry)
+        q = mask(output[..., 0], obs)
         return (best_action(q) if greedy else explore(q, rng, hp)), carry, ()
 
-    def loss(params: PyTree, rollout: Rollout, target: Array, hp: HP) -> tuple[Array, Array]:
-        q_tm1 = scores(params, rollout.obs)
+    def values(params: PyTree, rollout: Rollout) -> tuple[Array, Array]:
+        ended = boundary(rollout)
+        here, there = net.transitions(params, rollout.obs, rollout.final_obs, rollout.carry, ended)
+        return mask(here[..., 0], rollout.obs), mask(there[..., 0], rollout.final_obs)
+
+    def loss(params: PyTree, rollout: Rollout, rng: Key, hp: HP) -> tuple[Array, Array]:
+        q_tm1, q_t = values(params, rollout)
+        q_t = jax.lax.stop_gradient(q_t)
+        a_t = next_actions(rollout.action, explore(q_t, rng, hp), rollout.terminated | rollout.truncated)
+        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
+        target = q_target(rollout.reward, discount_t, q_t, jax.nn.one_hot(a_t, actions))
         punished = PUNISH[hp.net.loss_spec.name](td_error(q_tm1, rollout.action, target))
         weight = rollout.valid.astype(jnp.float32)
         return weighted_mean(punished, weight), weighted_mean(jnp.max(q_tm1, -1), weight)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        params, ended = state.policy, rollout.terminated | rollout.truncated
-        q_t = scores(params, rollout.final_obs)
-        a_t = next_actions(rollout.action, explore(q_t, rng, hp), ended)
-        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
-        target = q_target(rollout.reward, discount_t, q_t, jax.nn.one_hot(a_t, q_t.shape[-1]))
-        (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, rollout, target, hp)
-        params, opt_state = descend(_optimizer(hp), gradient, state.learner, params)
+        (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy, rollout, rng, hp)
+        params, opt_state = descend(_optimizer(hp), gradient, state.learner, state.policy)
         metrics = {"loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient)}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, opt_state), metrics
 
-    return Agent(init, act, update, horizon=hp.algorithm.training_frequency, opt_steps=1)
+    agent = Agent(init, act, update, horizon=hp.algorithm.training_frequency, opt_steps=1, carry=net.carry)
+    return watch_rollouts(agent, hp, env)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:

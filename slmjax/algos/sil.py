@@ -19,6 +19,7 @@ from slmjax import registry
 from slmjax.algos import actor_critic, ppo
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.on_policy import on_policy
+from slmjax.algos.watch import see_rollout
 from slmjax.memory.replay import Batch
 from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
@@ -72,7 +73,8 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
     agent, parts = base(hp, env), on_policy(hp, env, recurrent=False)
     rollout_size = agent.horizon * env.num_envs
-    store: Store = registry.resolve("memory", hp.memory.name).make(hp.memory, env, rollout_size)
+    played = env._replace(action_space=parts.raw)
+    store: Store = registry.resolve("memory", hp.memory.name).make(hp.memory, played, rollout_size)
 
     def init(rng: Key, hp: HP) -> AgentState:
         return agent.init(rng, hp)._replace(memory=store.init())
@@ -88,9 +90,10 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         base_key, sample_key = jax.random.split(rng)
         after, metrics = agent.update(state, rollout, base_key, hp)
         # What is imitated is the raw draw: the action may be a clipped one, which has no likelihood of its own.
-        v_t = parts.net.value(state.policy.params, parts.see(state.policy, rollout.final_obs))
-        played = rollout._replace(action=rollout.extras.raw)
-        past = store.add(state.memory, played, hp.frame, hp.algorithm.gamma, v_t)
+        final_obs = parts.see(state.policy, see_rollout(rollout, hp, env).final_obs)
+        v_t = parts.net.value(state.policy.params, final_obs)
+        drawn = rollout._replace(action=rollout.extras.raw)
+        past = store.add(state.memory, drawn, hp.frame, hp.algorithm.gamma, v_t)
         written = hp.frame + rollout_size
         picks = store.sample(hp.memory, past, sample_key, hp.algorithm.training_iter, written)
 

@@ -25,10 +25,12 @@ from slmjax.algos import offpolicy
 from slmjax.algos.critics import build_critics, critic_optimizer, descend_each, from_unit, init_each, learning, td_loss
 from slmjax.algos.losses import same_shape, weighted_mean
 from slmjax.algos.offpolicy import ReplayKeys, Tick
+from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
 from slmjax.nets.optim import descend, optimizer
+from slmjax.policies.masks import masking
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Key, PyTree, Rollout, Tail, VectorEnv
@@ -102,8 +104,10 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
     """
     size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
     space: Box = env.action_space
-    critics = build_critics(hp.net, env.observation_space, space, number)
-    net = build(hp.net, env.observation_space, (Tail(prod(space.shape), "actor"),), statistics=True)
+    seen = shown(hp, env).observation_space
+    masking(seen, ())  # refuses masks: no continuous action can be forbidden
+    critics = build_critics(hp.net, seen, space, number)
+    net = build(hp.net, seen, (Tail(prod(space.shape), "actor"),), statistics=True)
 
     def squash(output: Array) -> Array:
         return jnp.tanh(output.reshape(*output.shape[:-1], *space.shape))
@@ -176,7 +180,9 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         return AgentState(actor, learner, ring), logs
 
     alg, carry = hp.algorithm, partial(offpolicy.no_noise, space)
-    return Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, alg.training_iter, carry)
+    steps = alg.training_iter
+    agent = Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, steps, carry)
+    return watch(agent, hp, env)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:

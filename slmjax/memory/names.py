@@ -15,7 +15,6 @@ from slmjax.types import Memory
 _CONCAT = {"stack_len": 4, "stack_op": "concat"}
 _ATARI = {"stack_len": 4, "reward_op": "sign"}
 _IMAGE = {"obs_op": "image"}
-_SEQUENCES = {"seq_len": 16, "burn_in": 4}
 
 ON_POLICY_REPLAY = Memory(OnPolicyReplay, "rollout")
 ON_POLICY_CONCAT_REPLAY = ON_POLICY_REPLAY._replace(preset=_CONCAT)
@@ -23,12 +22,11 @@ ON_POLICY_ATARI_REPLAY = ON_POLICY_REPLAY._replace(preset=_ATARI)
 ON_POLICY_IMAGE_REPLAY = ON_POLICY_REPLAY._replace(preset=_IMAGE)
 
 REPLAY = Memory(Replay, "transitions", replay.make, sequences.make)
-SEQ_REPLAY = REPLAY._replace(preset=_SEQUENCES)
 CONCAT_REPLAY = REPLAY._replace(preset=_CONCAT)
 ATARI_REPLAY = REPLAY._replace(preset=_ATARI)
 IMAGE_REPLAY = REPLAY._replace(preset=_IMAGE)
 
-PRIORITIZED_REPLAY = Memory(PrioritizedReplay, "transitions", prioritized.make)
+PRIORITIZED_REPLAY = Memory(PrioritizedReplay, "transitions", prioritized.make, prioritized.make_windows)
 ATARI_PRIORITIZED_REPLAY = PRIORITIZED_REPLAY._replace(preset=_ATARI)
 
 SIL_REPLAY = Memory(EpisodeReplay, "episodes", episodes.make)

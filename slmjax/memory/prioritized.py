@@ -8,18 +8,25 @@ by the largest of their batch, so `N` and the sum cancel: `w_i = (min_j p_j / p_
 
 Draws are stratified, one from each of `B` equal parts of the sum (appendix B.2.1 of the paper): each transition is
 drawn as often as its priority says, and a batch varies less than one of independent draws.
+
+A row that begins a window of steps (`sequences.py`) has the priority of the whole window, `0.9 max_t |delta_t| + 0.1
+mean_t |delta_t|` in place of `|delta|` (Kapturowski et al. 2019, section 2.3).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from slmjax.memory import replay, sum_tree
+from slmjax.memory import replay, sequences, sum_tree
 from slmjax.memory.replay import Batch, Replay, Transition
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, Store, VectorEnv
+
+MOST_OF_A_WINDOW = 0.9  # weight of the largest error of a window beside the mean one
 
 
 @hyper
@@ -65,15 +72,21 @@ def importance(priority: Array, beta: Any) -> Array:
     return jnp.where(drawn, smallest / jnp.where(drawn, priority, 1.0), 1.0) ** beta
 
 
-def activate(spec: Replay, state: Prioritized, *, added: int, num_envs: int, frame: Any) -> sum_tree.Levels:
-    """Priorities after `added` frames up to `frame` were written into the ring.
+def of_windows(spec: Replay, error: Array) -> Array:
+    """Errors of windows `[..., L, B]` as one number each `[..., B]`; those of a burn-in are 0."""
+    size = jnp.abs(error)
+    return MOST_OF_A_WINDOW * jnp.max(size, -2) + (1.0 - MOST_OF_A_WINDOW) * jnp.sum(size, -2) / spec.seq_len
+
+
+def activate(spec: Replay, state: Prioritized, *, added: int, num_envs: int, frame: Any, young: int) -> sum_tree.Levels:
+    """Priorities after `added` frames up to `frame` were written into the ring; a row is complete at the age `young`.
 
     A row's priority is a function of its age: 0 until its window is complete, the largest for the `added` rows whose
     window just became so, then its own, and 0 again when something it needs is about to be overwritten. Ages change
     only around the write head, and those rows lie side by side, but for a wrap at either end of the ring.
     """
     rows = state.ring.reward.shape[0]
-    young, old = replay.lag(spec, num_envs), (spec.stack_len - 1) * num_envs
+    old = (spec.stack_len - 1) * num_envs
     span = min(added + young + old, rows)
 
     def put(leaves: Array, at: Any, size: int) -> Array:
@@ -93,21 +106,23 @@ def activate(spec: Replay, state: Prioritized, *, added: int, num_envs: int, fra
     return sum_tree.renew(state.levels, leaves, *spans)
 
 
-def make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int) -> Store:
+def _make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int, *, windows: bool) -> Store:
     """A prioritized ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `replay.make`.
+        SpecError: see `replay.make` and `sequences.make`.
     """
-    store = replay.make(spec, env, rollout_size)
-    num_envs, first = env.num_envs, replay.newest(spec, env.num_envs)
+    kind: Any = sequences if windows else replay
+    store: Store = kind.make(spec, env, rollout_size)
+    num_envs, first, young = env.num_envs, replay.newest(spec, env.num_envs), kind.lag(spec, env.num_envs)
 
     def init() -> Prioritized:
         return Prioritized(store.init(), sum_tree.init(store.capacity), jnp.ones(()))
 
     def add(state: Prioritized, rollout: Rollout, frame: Any) -> Prioritized:
         state = state._replace(ring=store.add(state.ring, rollout, frame))
-        levels = activate(spec, state, added=rollout_size, num_envs=num_envs, frame=frame + rollout_size)
+        frame = frame + rollout_size
+        levels = activate(spec, state, added=rollout_size, num_envs=num_envs, frame=frame, young=young)
         return state._replace(levels=levels)
 
     def sample(spec: PrioritizedReplay, state: Prioritized, rng: Key, batches: int, frame: Any) -> Picks:
@@ -122,14 +137,20 @@ def make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int) -> Store:
         return Picks(row, importance(state.levels[0][row], spec.beta_spec))
 
     def gather(spec: PrioritizedReplay, state: Prioritized, pick: Picks, gamma: Any, frame: Any) -> Batch:
-        return store.gather(spec, state.ring, pick.row, gamma, frame)._replace(importance=pick.importance)
+        batch: Batch = store.gather(spec, state.ring, pick.row, gamma, frame)
+        return batch._replace(importance=jnp.broadcast_to(pick.importance, batch.weight.shape))
 
     def rate(spec: PrioritizedReplay, state: Prioritized, picks: Picks, error: Array) -> Prioritized:
         # Nothing was added since these rows were drawn, so they still hold what the errors are about. What has no
         # priority must not get one: it was drawn only because nothing had any.
+        error = of_windows(spec, error) if windows else error
         priority = (jnp.abs(error) + spec.epsilon) ** spec.alpha
         priority = jnp.where(state.levels[0][picks.row] > 0, priority, 0.0)
         levels = sum_tree.write(state.levels, picks.row, priority)
         return state._replace(levels=levels, largest=jnp.maximum(state.largest, jnp.max(priority)))
 
     return Store(init, add, sample, gather, store.capacity, rate)
+
+
+make: Callable[[PrioritizedReplay, VectorEnv, int], Store] = partial(_make, windows=False)
+make_windows: Callable[[PrioritizedReplay, VectorEnv, int], Store] = partial(_make, windows=True)

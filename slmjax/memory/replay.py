@@ -31,8 +31,10 @@ class Replay(MemoryKeys):
     max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1, high=2**31 - 1)
     use_cer: bool = key(default=False, doc="combined experience replay: the newest step is in every batch")
     num_step_returns: int = key(default=1, doc="n of n-step returns", low=1)
-    seq_len: int = key(default=1, doc="steps of a window that a recurrent network learns from", low=1)
-    burn_in: int = key(default=0, doc="steps before a window that only warm up the recurrent carry", low=0)
+    seq_len: int = key(
+        default=16, doc="steps of a window that a recurrent network learns from; no other reads it", low=1
+    )
+    burn_in: int = key(default=4, doc="steps before a window that only warm up the recurrent carry", low=0)
 
 
 class Transition(NamedTuple):
@@ -48,7 +50,7 @@ class Transition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a value method learns from, `[B, ...]`, in rlax's grammar.
+    """What a value method learns from, `[B, ...]`, in rlax's grammar; or windows of consecutive steps, `[L, B, ...]`.
 
     Attributes:
         obs: `s_tm1`.
@@ -58,6 +60,10 @@ class Batch(NamedTuple):
         final_obs: `s_t`, the state to bootstrap from.
         weight: 1, or 0 for a row that must not be learned from.
         importance: what a loss is multiplied by where sampling was not uniform, at most 1.
+        ended: of windows: an episode ended with the step, so the recurrent carry begins anew after it.
+        last: of windows: the step of the window, from 0, with which the n-step return ends and whose successor is
+            bootstrapped from. There `final_obs` is the successor of each single step: put it through the network with
+            the carry that `obs` left behind.
     """
 
     obs: PyTree
@@ -67,6 +73,8 @@ class Batch(NamedTuple):
     final_obs: PyTree
     weight: Array
     importance: Array | float = 1.0
+    ended: Array | None = None
+    last: Array | None = None
 
 
 def capacity(spec: Replay, rollout_size: int, num_envs: int = 1) -> int:
@@ -119,12 +127,12 @@ def add(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
     return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, head, 0), ring, flat)
 
 
-def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, frame: Any) -> Array:
+def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, frame: Any, lag: int) -> Array:
     """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
 
-    Only transitions whose n-step window has been written are drawn. With `use_cer` the newest of them, one of each
-    environment, come first in every batch, and take at most half of it: a batch of the newest alone would be no replay
-    (Zhang & Sutton 2017 add one transition, with their one environment, to each batch).
+    Only rows are drawn for which all that comes after them has been written. With `use_cer` the newest of them, one of
+    each environment, come first in every batch, and take at most half of it: a batch of the newest alone would be no
+    replay (Zhang & Sutton 2017 add one transition, with their one environment, to each batch).
 
     Args:
         spec: the memory's keys.
@@ -133,10 +141,11 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
         rows: capacity of the ring.
         num_envs: `E`, the distance between two transitions of one environment.
         frame: frames written so far, the last rollout included.
+        lag: age from which a row is complete: `lag` for transitions, `sequences.lag` for windows.
     """
-    # While fewer steps were written than n, the oldest step is all there is; its window ends at what was written.
-    youngest = jnp.minimum(lag(spec, num_envs), jnp.minimum(frame, rows) - num_envs)
     oldest = jnp.minimum(frame, whole(spec, rows, num_envs, frame))
+    # While no row is complete, the oldest step is all there is; its window ends at what was written.
+    youngest = jnp.minimum(lag, oldest - num_envs)
     age = jax.random.randint(rng, (batches, spec.batch_size), youngest, oldest, jnp.int32)
     if spec.use_cer:
         fresh = newest(spec, num_envs)
@@ -221,18 +230,8 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `capacity` and `make_view`; a batch too small for the newest beside others; or sequences.
+        SpecError: see `capacity` and `make_view`; or a batch too small for the newest beside others.
     """
-    if spec.seq_len > 1:
-        raise SpecError(
-            f"expected 1 where the network has no recurrent carry to learn over steps, got {spec.seq_len}.",
-            "agent.memory.seq_len",
-        )
-    return ring_store(spec, env, rollout_size)
-
-
-def ring_store(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
-    """The store of `make`, for other memories to build on."""
     if spec.use_cer and spec.batch_size < 2:
         raise SpecError(
             "expected at least 2 with use_cer (half of a batch is the newest), got 1.", "agent.memory.batch_size"
@@ -257,7 +256,8 @@ def ring_store(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
 
     def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
         del ring
-        return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame)
+        young = lag(spec, num_envs)
+        return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame, lag=young)
 
     def pick(spec: Replay, ring: Transition, index: Array, gamma: Any, frame: Any) -> Batch:
         return gather_shown(spec, view, ring, index, gamma, num_envs=num_envs, frame=frame)

@@ -41,12 +41,14 @@ class View(NamedTuple):
         see: `(obs [E, ...], carry) -> (x [E, ...], carry)`: what to show for the newest frame, and the frames that the
             next step needs.
         show: `(frames [..., stack_len, *obs]) -> x [...]`, the oldest frame first.
+        plain: observations are shown as they are.
     """
 
     space: Any  # a Space
     carry: Callable[[int], PyTree]
     see: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
     show: Callable[[PyTree], PyTree]
+    plain: bool
 
 
 def make_view(spec: Any, space: Space) -> View:
@@ -73,7 +75,7 @@ def make_view(spec: Any, space: Space) -> View:
         frames = jax.tree.map(lambda old, new: jnp.concatenate([old, new], 1), carry, newest)
         return show(frames), jax.tree.map(lambda x: x[:, 1:], frames)
 
-    return View(_shown(spec, space), carry, see, show)
+    return View(_shown(spec, space), carry, see, show, spec.stack_len == 1 and spec.obs_op == "none")
 
 
 def learned_reward(spec: Any, reward: Array) -> Array:

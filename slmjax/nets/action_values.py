@@ -1,0 +1,57 @@
+"""Values of discrete actions: `N` numbers for each, with a carry where the network is recurrent."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from slmjax.nets.build import build
+from slmjax.nets.unroll import unroll, unroll_transitions
+from slmjax.types import Array, Key, Net, PyTree, Space, Tail
+
+
+class ActionValues(NamedTuple):
+    """Pure functions of one network. Over time, a feed-forward one takes any leading axes and looks at no carry.
+
+    Attributes:
+        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        step: `(params, obs [E, ...], carry) -> (output [E, A, N], carry)`.
+        unroll: `(params, obs, carry, ended) -> output [T, E, A, N]` over time, as `nets.unroll.unroll` does it.
+        transitions: `(params, obs, final_obs, carry, ended) -> (output, output of final_obs)`: `[T, E, A, N]` over
+            time as `nets.unroll.unroll_transitions` does it.
+        carry: `(num_envs) -> carry` of a fresh episode; `()` for a feed-forward network.
+        recurrent: whether there is a carry.
+    """
+
+    init: Callable[[Key, Any], PyTree]
+    step: Callable[[PyTree, PyTree, PyTree], tuple[Array, PyTree]]
+    unroll: Callable[..., Array]
+    transitions: Callable[..., tuple[Array, Array]]
+    carry: Callable[[int], PyTree]
+    recurrent: bool
+
+
+def build_action_values(spec: Any, observation_space: Space, actions: int, width: int = 1) -> ActionValues:
+    """The network that `spec` describes, with `width` numbers for each of `actions`.
+
+    Raises:
+        SpecError: see `nets.build.build`.
+    """
+    net: Net = build(spec, observation_space, (Tail(actions * width, "critic", actions),), recurrent=True)
+
+    def per_action(output: Array) -> Array:
+        return output.reshape(*output.shape[:-1], actions, width)
+
+    def step(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
+        (output,), carry = net.apply(params, obs, carry)
+        return per_action(output), carry
+
+    def over_time(params: PyTree, obs: PyTree, carry: PyTree, ended: Any) -> Array:
+        (output,), _ = unroll(net, params, obs, carry, ended)
+        return per_action(output)
+
+    def transitions(params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Any) -> tuple[Array, Array]:
+        (here,), (there,), _ = unroll_transitions(net, params, obs, final_obs, carry, ended)
+        return per_action(here), per_action(there)
+
+    return ActionValues(net.init, step, over_time, transitions, net.carry, bool(jax.tree.leaves(net.carry(1))))
