@@ -6,7 +6,7 @@ from typing import Any
 
 from slmjax import registry
 from slmjax.envs.check import check_env
-from slmjax.envs.vector import vectorize
+from slmjax.envs.vector import observe_only, vectorize
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import Env, SpecError, UserError, VectorEnv
 
@@ -33,6 +33,7 @@ def make_env(spec: EnvSpec) -> VectorEnv:
             "env.name",
         )
     check_env(env, spec.name)
+    env = env if spec.observe is None else observe_only(env, spec.observe)
     return vectorize(env, spec.num_envs, spec.max_t)
 
 

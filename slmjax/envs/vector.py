@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.types import Array, Box, Dict, Env, Key, PyTree, Space, Step, VectorEnv
+from slmjax.types import Array, Box, Dict, Env, Key, PyTree, Space, SpecError, Step, VectorEnv
 
 
 class Limited(NamedTuple):
@@ -46,6 +46,33 @@ def limit(env: Env, max_t: int) -> Env:
     draw = env.render
     render = None if draw is None else (lambda state: draw(state.env))
     return env._replace(reset=reset, step=step, max_steps=max_t, render=render)
+
+
+def observe_only(env: Env, entries: tuple[int, ...]) -> Env:
+    """`env`, whose observations are `entries` of its vectors: what the others say must be remembered or guessed.
+
+    CartPole without entries 1 and 3, its velocities, is a common test of memory.
+
+    Raises:
+        SpecError: its observations are no vectors, or have no such entry.
+    """
+    space = env.observation_space
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise SpecError(f"expected observations that are vectors, got {space}.", "env.observe")
+    if not entries or max(entries) >= space.shape[0]:
+        raise SpecError(f"expected some of 0 to {space.shape[0] - 1}, got {list(entries)}.", "env.observe")
+    some = np.array(entries)
+
+    def reset(key: Key) -> tuple[PyTree, PyTree]:
+        state, obs = env.reset(key)
+        return state, obs[some]
+
+    def step(key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, PyTree, Array, Array, Array]:
+        state, obs, reward, terminated, truncated = env.step(key, state, action)
+        return state, obs[some], reward, terminated, truncated
+
+    seen = Box(space.low[some], space.high[some], (len(entries),), space.dtype)
+    return env._replace(reset=reset, step=step, observation_space=seen)
 
 
 def vectorize(env: Env, num_envs: int, max_t: int | None = None) -> VectorEnv:

@@ -20,6 +20,9 @@ class EnvSpec:
         doc="budget of one session: environment steps summed over its environments", low=1, high=_INT32
     )
     max_t: int | None = key(default=None, doc="time limit of an episode in steps; none: the environment's own", low=1)
+    observe: tuple[int, ...] | None = key(
+        default=None, doc="entries of a vector observation that the agent gets, by number; none: all", low=0
+    )
     kwargs: dict[str, Any] | None = key(default=None, doc="further arguments of the environment")
 
 
