@@ -4,6 +4,7 @@ python docs/make_configs.py
 """
 
 import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from slmjax.spec.build import describe
 from slmjax.spec.sections import AgentSpec, EnvSpec, MetaSpec
 
 PAGE = Path(__file__).with_name("configs.md")
+FEW = 3  # names that a heading holds
 PARTS = {"algorithm": "name", "memory": "name", "net": "type"}  # kind -> the key that chooses
 
 PROSE = """
@@ -152,7 +154,11 @@ def page() -> str:
     parts += [_section("`agent`", AgentSpec, False)]
     for kind, label in PARTS.items():
         for cls, names in _classes(kind).items():
-            parts.append(_section(f"`agent.{kind}`, {label} {' or '.join(f'`{name}`' for name in names)}", cls, True))
+            few = names if len(names) <= FEW else names[:1]
+            parts.append(_section(f"`agent.{kind}`, {label} {' or '.join(f'`{name}`' for name in few)}", cls, True))
+            if len(names) > FEW:
+                others = ", ".join(f"`{name}`" for name in names[1:])
+                parts.append("\n".join(textwrap.wrap(f"The same keys: {others}.", 118)))
             parts += _presets(kind, names)
     parts += [_section(f"`{cls.__name__}`, a mapping inside of the above", cls, True) for cls in _nested()]
     parts += [_section("`env`", EnvSpec, False), _section("`meta`", MetaSpec, False)]

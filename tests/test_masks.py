@@ -239,7 +239,8 @@ def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
     assert not result.failed  # one forbidden action would have been a NaN for good
     assert (np.stack([p(OBS) for p in result.policies])[:, 1:] == [2, 1]).all()
     assert ((result.eval_reward >= -2) & (result.eval_reward <= -1)).all()
-    np.testing.assert_allclose(values(result), np.broadcast_to([-0.75, -1.0, -2.0], (SESSIONS, 3)), atol=0.1)
+    if name != "SoftActorCritic":  # what acts has no values there
+        np.testing.assert_allclose(values(result), np.broadcast_to([-0.75, -1.0, -2.0], (SESSIONS, 3)), atol=0.1)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

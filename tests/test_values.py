@@ -210,11 +210,10 @@ def test_no_gradient_reaches_what_is_bootstrapped_from():
 def rule_of(name, **keys):
     """The rule by which an algorithm was made, called on tables instead of networks: `(r_t, policy_t)`."""
     rng = np.random.default_rng(9)
-    obs, final_obs = np.arange(B), np.arange(B)
     tables = {net: {when: np.float32(rng.normal(size=(B, A))) for when in ("tm1", "t")} for net in ("online", "target")}
-    look = lambda net: lambda obs_: tables[net]["tm1" if obs_ is obs else "t"]  # noqa: E731
+    look = lambda net: dqn.Outlook(tables[net]["tm1"], tables[net]["t"])  # noqa: E731
     _, a_tm1, r_t, discount_t, *_ = batch()
-    one = replay.Batch(obs, a_tm1, r_t, discount_t, final_obs, np.ones(B))
+    one = replay.Batch((), a_tm1, r_t, discount_t, (), np.ones(B))
     return tables, one, name(look("online"), look("target"), one, hp_of(**keys))
 
 
@@ -254,7 +253,7 @@ def test_a_score_of_minus_infinity_is_an_action_that_is_never_bootstrapped_from(
     assert float(q_target(one, one, q_t, greedy_policy(q_t))[0]) == 4.0
     batch_of_one = replay.Batch(0, np.array([0]), one, one, 0, one)
     keys = hp_of(munchausen_alpha=0.9, tau=1.0, clip=-1.0)
-    r_t, policy_t = munchausen.munchausen(None, lambda obs: q_t, batch_of_one, keys)
+    r_t, policy_t = munchausen.munchausen(None, dqn.Outlook(q_t, q_t), batch_of_one, keys)
     assert np.isfinite(q_target(r_t, one, q_t, policy_t)).all()
 
 

@@ -149,18 +149,19 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         (actor, learner), alpha = state, temperature(state[1], hp)
         critic_opt, actor_opt, alpha_opt = learner.opt_states
 
-        def loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        def loss(params: PyTree) -> tuple[Array, tuple[Array, Array, PyTree]]:
             (output,), learned = learning(net)(params, batch.obs, batch.weight)
-            draws = policy.draws(mask(output, batch.obs), rng)
+            output = mask(output, batch.obs)
+            draws, most = policy.draws(output, rng), weighted_mean(policy.target_entropy(output, hp), batch.weight)
             value = soft_value(critics.apply(learner.critics, batch.obs, draws.action), draws, alpha)
-            return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), learned)
+            return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), most, learned)
 
-        (value, (h, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
+        (value, (h, most, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
         actor, actor_opt = descend(_actor_optimizer(hp), gradient, actor_opt, learned)
         actor = keep_statistics(actor, learned)
         log_alpha, wanted = learner.log_alpha, hp.algorithm.target_entropy
         if hp.algorithm.fixed_alpha is None:
-            slope = jax.grad(temperature_loss)(log_alpha, h, policy.target_entropy(hp) if wanted is None else wanted)
+            slope = jax.grad(temperature_loss)(log_alpha, h, most if wanted is None else wanted)
             log_alpha, alpha_opt = descend(_alpha_optimizer(hp), slope, alpha_opt, log_alpha)
             log_alpha = jnp.clip(log_alpha, hp.algorithm.log_alpha_min, hp.algorithm.log_alpha_max)
         shown = {"actor_loss": value, "entropy": h}

@@ -44,14 +44,14 @@ class Policy(NamedTuple):
         draws: `(output [B, width], key) -> Draws`.
         act: `(output [E, width], carry, key, hp, greedy) -> (action [E, ...], carry)`.
         carry: as `Agent.carry`.
-        target_entropy: `(hp) -> entropy to hold` where the spec names none.
+        target_entropy: `(output [B, width], hp) -> [B]`, the entropy to hold where the spec names none.
     """
 
     width: int
     draws: Callable[[Array, Key], Draws]
     act: Callable[[Array, PyTree, Key, HP, bool], tuple[Array, PyTree]]
     carry: Callable[[int], PyTree]
-    target_entropy: Callable[[HP], Any]
+    target_entropy: Callable[[Array, HP], Array]
 
 
 def soft_value(q: Array, draws: Draws, alpha: Any) -> Array:
@@ -90,7 +90,13 @@ def squashed(space: Box) -> Policy:
         carry = offpolicy.next_noise(carry, rng, hp.algorithm.noise_correlation)
         return from_unit(space, offpolicy.explore(hp, carry.value, lambda noise: jnp.tanh(loc + scale * noise))), carry
 
-    return Policy(2 * size, draws, act, partial(offpolicy.no_noise, space), lambda hp: -float(size))
+    return Policy(
+        2 * size,
+        draws,
+        act,
+        partial(offpolicy.no_noise, space),
+        lambda output, hp: jnp.full(output.shape[:1], -float(size)),
+    )
 
 
 def categorical(space: Discrete) -> Policy:
@@ -109,7 +115,8 @@ def categorical(space: Discrete) -> Policy:
         uniform = Categorical(jnp.where(jnp.isneginf(output), output, 0.0))
         return offpolicy.warm_up(hp, lambda: uniform.sample(rng), lambda: pi.sample(rng)), carry
 
-    def most(hp: HP) -> Any:
-        return hp.algorithm.target_entropy_ratio * math.log(space.n)
+    def most(output: Array, hp: HP) -> Array:
+        # Of the valid actions alone: an entropy that no policy can have would raise alpha for ever.
+        return hp.algorithm.target_entropy_ratio * jnp.log(jnp.sum(~jnp.isneginf(output), -1))
 
     return Policy(space.n, draws, act, lambda num_envs: (), most)
