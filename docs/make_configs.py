@@ -1,9 +1,12 @@
-"""Writes `docs/configs.md` from the `@hyper` classes, so that the page cannot say anything else than the code.
+"""Writes `docs/configs.md`, and the keys on the pages of the algorithms, from the `@hyper` classes.
+
+So the pages cannot say anything else than the code.
 
 python docs/make_configs.py
 """
 
 import dataclasses
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,19 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def with_keys(text: str) -> str:
+    """The page of an algorithm, with the tables that it asks for by `<!-- keys: NAME ... -->` written anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        classes: dict[type, list[str]] = {}
+        for name in match[1].split():
+            classes.setdefault(registry.resolve("algorithm", name).hyper, []).append(name)
+        tables = [_section(", ".join(f"`{n}`" for n in names), cls, True) for cls, names in classes.items()]
+        return f"<!-- keys: {match[1]} -->\n\n" + "\n\n".join(tables) + "\n\n<!-- end -->"
+
+    return re.sub(r"<!-- keys: (.*?) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
 def _classes(kind: str) -> dict[type, list[str]]:
     """Class of keys -> the registered names that it serves."""
     found: dict[type, list[str]] = {}
@@ -238,3 +254,5 @@ def _plain(value: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    for path in PAGE.with_name("algorithms").glob("*.md"):
+        path.write_text(with_keys(path.read_text(encoding="utf-8")), encoding="utf-8")

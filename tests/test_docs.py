@@ -8,6 +8,7 @@ Nearly all of the time goes into compiling. So the pages run side by side, XLA o
 data alone have one number of sessions, hence one program in the cache.
 """
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from slmjax import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/architecture.md", "docs/configs.md")
@@ -135,10 +138,31 @@ def test_ci_runs_the_readmes_commands_word_by_word():
 def test_configs_page_is_what_the_code_says():
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        from make_configs import page
+        from make_configs import page, with_keys
     finally:
         sys.path.remove(str(ROOT / "docs"))
     assert text("docs/configs.md") == page(), "run: python docs/make_configs.py"
+    told = ""
+    for path in (ROOT / "docs" / "algorithms").glob("*.md"):
+        told += path.read_text(encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == with_keys(path.read_text(encoding="utf-8")), path.name
+    pages = " ".join(re.findall(r"<!-- keys: (.*?) -->", told)).split()
+    assert sorted(pages) == [name for name in registry.names("algorithm") if name != "Random"], "one page each"
+
+
+def test_tables_of_results_are_those_of_the_file():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from learning import ENTRIES, filled
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    results = json.loads(text("docs/results.json"))
+    assert set(results) <= set(ENTRIES)
+    for path in (ROOT / "docs").rglob("*.md"):
+        page = path.read_text(encoding="utf-8")
+        assert page == filled(page, results), f"{path.name}: run python benchmarks/learning.py --tables"
+    configs = {entry.config for entry in ENTRIES.values()}
+    assert configs == {path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"dqn_minatar"}
 
 
 def test_a_notebook_of_a_broken_page_would_fail(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmjax.algos import dqn, normalize, ppo
+from slmjax.algos import normalize, ppo
 from slmjax.algos.losses import (
     PUNISH,
     clipped_surrogate,
@@ -24,6 +24,7 @@ from slmjax.algos.losses import (
 )
 from slmjax.algos.returns import discounts, gae
 from slmjax.algos.shuffle import permutation
+from slmjax.algos.targets import follow_frames
 from slmjax.algos.value_heads import greedy_policy
 from slmjax.envs import make_env
 from slmjax.nets.mlp import MLPNet
@@ -160,7 +161,7 @@ def test_dqn_and_double_dqn_differ_exactly_where_their_choices_do():
 
 def test_by_default_the_target_network_stays_behind_the_online_one():
     old, new = {"w": jnp.zeros(3)}, {"w": jnp.ones(3)}
-    moved = lambda net, frame: dqn.follow(old, new, HP((), (), net, frame), 4)["w"].tolist()  # noqa: E731
+    moved = lambda net, frame: follow_frames(old, new, HP((), (), net, frame), 4)["w"].tolist()  # noqa: E731
     for frame in (0, 4, 992, 1000, 1992):
         assert moved(MLPNet(), frame) == [0.0] * 3
         assert (
@@ -173,7 +174,7 @@ def test_by_default_the_target_network_stays_behind_the_online_one():
 @pytest.mark.parametrize("period", [1, 3, 4, 16, 64])
 def test_a_target_network_moves_once_for_each_period_that_an_update_passed(period):
     net, frames = MLPNet(update_type="polyak", update_frequency=period, polyak_coef=0.25), 16
-    follow = jax.jit(lambda w, frame: dqn.follow({"w": w}, {"w": jnp.ones(())}, HP((), (), net, frame), frames)["w"])
+    follow = jax.jit(lambda w, frame: follow_frames({"w": w}, {"w": jnp.ones(())}, HP((), (), net, frame), frames)["w"])
     target, by_hand = jnp.zeros(()), 0.0
     for frame in range(0, 160, frames):
         target = follow(target, frame)

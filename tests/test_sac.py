@@ -7,8 +7,7 @@ import pytest
 from one_update import IMPORTANCE, ROWS, average, case, close, layers, mlp, moved, slope, unit
 from scipy import special, stats
 
-from slmjax.algos import soft
-from slmjax.algos.sac import temperature_loss
+from slmjax.algos import soft, temperature
 from slmjax.policies.distributions import SquashedNormal
 from slmjax.types import Box, Discrete
 
@@ -154,9 +153,9 @@ def test_a_fixed_temperature_stays_and_a_learned_one_keeps_within_its_limits(mon
 def test_the_temperature_rises_where_entropy_is_short():
     rng = np.random.default_rng(0)
     log_prob, target = rng.normal(size=100), -1.0
-    found = jax.grad(temperature_loss)(jnp.log(0.2), jnp.float32(np.mean(-log_prob)), target)
+    found = jax.grad(temperature.loss)(jnp.log(0.2), jnp.float32(np.mean(-log_prob)), target)
     np.testing.assert_allclose(found, -np.mean(log_prob + target), rtol=1e-5)
-    assert jax.grad(temperature_loss)(0.0, -2.0, target) < 0 < jax.grad(temperature_loss)(0.0, 0.0, target)
+    assert jax.grad(temperature.loss)(0.0, -2.0, target) < 0 < jax.grad(temperature.loss)(0.0, 0.0, target)
 
 
 def test_log_probabilities_of_unit_actions_are_those_of_tfp():

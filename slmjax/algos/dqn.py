@@ -22,9 +22,11 @@ import optax
 
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.offpolicy import make_store
+from slmjax.algos.targets import follow_frames
 from slmjax.algos.value_heads import EXPECTED, ActionValueKeys, ValueHead, greedy_policy
 from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
+from slmjax.memory.sequences import Pair, side_by_side
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, optimizer
@@ -60,7 +62,6 @@ class Outlook(NamedTuple):
     q_t: Array
 
 
-Pair = tuple[Array, Array]  # of outputs: at s_tm1 and at s_t
 # What the next step is worth: (the online network's outlook, the target network's, batch, hp) -> (r_t [B], the rewards
 # with whatever the method adds, policy_t [B, A], probabilities of the next actions).
 Rule = Callable[[Outlook, Outlook, Batch, HP], tuple[Array, Array]]
@@ -139,7 +140,7 @@ def make(
         repeated = jax.tree.map(lambda x: jnp.repeat(x, passes, 0), picks)
         (params, opt_state), (logs, error) = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
         ring = store.rate(hp.memory, ring, picks, error[passes - 1 :: passes])  # as they were in the last pass
-        target = follow(target, params, hp, size) if target_network else ()
+        target = follow_frames(target, params, hp, size) if target_network else ()
         value, q, norm = logs.mean(0)
         metrics = {"loss": value, "q_value": q, "grad_norm": norm}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
@@ -148,40 +149,6 @@ def make(
     steps = alg.training_iter * alg.training_batch_iter
     agent = Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, steps, net.carry)
     return watch(agent, hp, env)
-
-
-def side_by_side(windows: tuple[Batch, Pair, Pair], last: Array | None) -> tuple[Batch, Pair, Pair]:
-    """Windows `[L, B, ...]` as transitions `[L x B, ...]`: a batch, and what two networks predict for (s_tm1, s_t).
-
-    `s_t` becomes the successor of the step `last [L, B]` with which an n-step return ends. Without windows (`last` is
-    None) everything is as it was.
-    """
-    if last is None:
-        return windows
-
-    def reached(tree: PyTree) -> PyTree:
-        at = lambda x: jnp.take_along_axis(x, last.reshape(last.shape + (1,) * (x.ndim - 2)), 0)  # noqa: E731
-        return jax.tree.map(at, tree)
-
-    batch, online, behind = windows
-    batch = batch._replace(
-        final_obs=reached(batch.final_obs), importance=jnp.broadcast_to(batch.importance, last.shape)
-    )
-    moved = batch, (online[0], reached(online[1])), (behind[0], reached(behind[1]))
-    flat: tuple[Batch, Pair, Pair] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moved)
-    return flat
-
-
-def follow(target: PyTree, params: PyTree, hp: HP, frames: int) -> PyTree:
-    """The target network after an update that took `frames`.
-
-    It moves once for each multiple of `update_frequency` that was passed: `k` polyak updates towards the same
-    parameters leave `(1 - polyak_coef)^k` of the old ones.
-    """
-    period = hp.net.update_frequency
-    moves = (hp.frame + frames) // period - hp.frame // period
-    left = 0.0 if hp.net.update_type == "replace" else 1.0 - hp.net.polyak_coef
-    return optax.incremental_update(params, target, 1.0 - left**moves)
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from slmjax import registry
 from slmjax.memory.replay import Batch
@@ -119,20 +118,6 @@ def every(period: int, tick: Tick, step: Callable[[State], State], state: State)
     if period == 1:
         return step(state)
     return jax.lax.cond(tick.steps % period == 0, step, lambda same: same, state)
-
-
-def follow(target: PyTree, params: PyTree, hp: HP, size: int, tick: Tick, due: Array | bool = True) -> PyTree:
-    """The target network after a gradient step.
-
-    `polyak` moves it by `polyak_coef` after each step that is `due`; `replace` sets it at the end of an update in
-    which a multiple of `update_frequency` frames was passed (`size` is what one update takes). `polyak` does not
-    wait for frames: its coefficient is a rate per gradient step in all papers, however many steps an update takes.
-    """
-    if hp.net.update_type == "polyak":
-        return optax.incremental_update(params, target, jnp.where(due, hp.net.polyak_coef, 0.0))
-    period = hp.net.update_frequency
-    passed = tick.last & ((hp.frame + size) // period > hp.frame // period)
-    return jax.tree.map(lambda new, old: jnp.where(passed, new, old), params, target)
 
 
 class Noise(NamedTuple):

@@ -19,18 +19,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax.algos import offpolicy
+from slmjax.algos import offpolicy, temperature
 from slmjax.algos.critics import Critics, build_critics, critic_optimizer, descend_each, init_each, learning, td_loss
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.offpolicy import ReplayKeys, Tick
 from slmjax.algos.soft import Draws, entropy, soft_policy, soft_value
+from slmjax.algos.targets import follow_steps
+from slmjax.algos.temperature import TemperatureKeys
 from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
 from slmjax.nets.optim import descend, optimizer
 from slmjax.policies.masks import masking
-from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -51,21 +52,10 @@ UNREAD = ("log_std_init", "shared")
 
 
 @hyper
-class SACKeys(ReplayKeys):
+class SACKeys(TemperatureKeys, ReplayKeys):
     """`agent.algorithm` of name `SoftActorCritic`."""
 
     name: str = key(default="SoftActorCritic", doc="name of the algorithm")
-    alpha_lr: float | Schedule | None = key(default=None, doc="learning rate of log alpha; none: the actor's", low=0)
-    alpha_init: float = key(default=1.0, doc="first temperature", above=0)
-    fixed_alpha: float | Schedule | None = key(default=None, doc="temperature; none: it is learned", low=0)
-    log_alpha_min: float | None = key(default=None, doc="lower limit of log alpha")
-    log_alpha_max: float | None = key(default=None, doc="upper limit of log alpha")
-    target_entropy: float | None = key(
-        default=None, doc="entropy to hold; none: minus the action's dimensions, or the ratio below of ln(actions)"
-    )
-    target_entropy_ratio: float = key(
-        default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1
-    )
 
 
 class Learner(NamedTuple):
@@ -84,15 +74,6 @@ class Learner(NamedTuple):
     log_alpha: Array
     opt_states: tuple[PyTree, PyTree, PyTree]
     shown: dict[str, Array]
-
-
-def temperature_loss(log_alpha: Array, entropy: Array, target: Any) -> Array:
-    """`log alpha (H - target)`: its descent raises alpha where the entropy is too low.
-
-    Equation 18 of Haarnoja et al. (2018b) has alpha in place of log alpha, with the same zero; the authors' code
-    descends this, whose steps do not fade where alpha is small.
-    """
-    return log_alpha * jax.lax.stop_gradient(entropy - target)
 
 
 # Arguments as those of `soft_td_loss`; the loss, and (mean absolute error [B], mean value, parameters as learned).
@@ -127,12 +108,8 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     def init(rng: Key, hp: HP) -> AgentState:
         actor_key, critic_key = jax.random.split(rng)
         actor, twins = net.init(actor_key, hp.net), critics.init(critic_key, hp.net)
-        log_alpha = jnp.log(jnp.asarray(hp.algorithm.alpha_init, jnp.float32))
-        opt_states = (
-            init_each(critic_optimizer(hp), twins),
-            _actor_optimizer(hp).init(actor),
-            _alpha_optimizer(hp).init(log_alpha),
-        )
+        log_alpha, alpha_opt = temperature.init(hp)
+        opt_states = (init_each(critic_optimizer(hp), twins), _actor_optimizer(hp).init(actor), alpha_opt)
         followed = jax.tree.map(jnp.copy, twins) if targets else ()
         shown = {"actor_loss": jnp.zeros(()), "entropy": jnp.zeros(())}
         return AgentState(actor, Learner(twins, followed, log_alpha, opt_states, shown), store.init())
@@ -146,7 +123,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
     def learn_actor(state: tuple[PyTree, Learner], batch: Batch, rng: Key, hp: HP) -> tuple[PyTree, Learner]:
-        (actor, learner), alpha = state, temperature(state[1], hp)
+        (actor, learner), alpha = state, temperature.alpha(state[1].log_alpha, hp)
         critic_opt, actor_opt, alpha_opt = learner.opt_states
 
         def loss(params: PyTree) -> tuple[Array, tuple[Array, Array, PyTree]]:
@@ -159,11 +136,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         (value, (h, most, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
         actor, actor_opt = descend(_actor_optimizer(hp), gradient, actor_opt, learned)
         actor = keep_statistics(actor, learned)
-        log_alpha, wanted = learner.log_alpha, hp.algorithm.target_entropy
-        if hp.algorithm.fixed_alpha is None:
-            slope = jax.grad(temperature_loss)(log_alpha, h, most if wanted is None else wanted)
-            log_alpha, alpha_opt = descend(_alpha_optimizer(hp), slope, alpha_opt, log_alpha)
-            log_alpha = jnp.clip(log_alpha, hp.algorithm.log_alpha_min, hp.algorithm.log_alpha_max)
+        log_alpha, alpha_opt = temperature.learn(learner.log_alpha, alpha_opt, h, most, hp)
         shown = {"actor_loss": value, "entropy": h}
         return actor, Learner(learner.critics, learner.targets, log_alpha, (critic_opt, actor_opt, alpha_opt), shown)
 
@@ -171,7 +144,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         state: tuple[PyTree, Learner], batch: Batch, rng: Key, tick: Tick, hp: HP
     ) -> tuple[tuple[PyTree, Learner], dict[str, Array], Array]:
         (actor, learner), (target_key, actor_key) = state, jax.random.split(rng)
-        alpha = temperature(learner, hp)
+        alpha = temperature.alpha(learner.log_alpha, hp)
         (output,), _ = net.apply(actor, batch.final_obs, ())
         draws_t = policy.draws(mask(output, batch.final_obs), target_key)
         loss = partial(critic_loss, critics, targets=learner.targets, draws_t=draws_t, alpha=alpha, batch=batch, hp=hp)
@@ -181,7 +154,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         actor_step = partial(learn_actor, batch=batch, rng=actor_key, hp=hp)
         actor, learner = offpolicy.every(hp.algorithm.policy_delay, tick, actor_step, (actor, learner))
         if targets:
-            learner = learner._replace(targets=offpolicy.follow(learner.targets, twins, hp, size, tick))
+            learner = learner._replace(targets=follow_steps(learner.targets, twins, hp, size, tick.last))
         logs = {"critic_loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient), "alpha": alpha}
         return (actor, learner), logs | learner.shown, error
 
@@ -198,20 +171,8 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     return watch(agent, hp, env)
 
 
-def temperature(learner: Learner, hp: HP) -> Array:
-    """Alpha, learned or fixed."""
-    fixed = hp.algorithm.fixed_alpha
-    return jnp.exp(learner.log_alpha) if fixed is None else jnp.asarray(fixed, jnp.float32)
-
-
 def _actor_optimizer(hp: HP) -> optax.GradientTransformation:
     return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
-
-
-def _alpha_optimizer(hp: HP) -> optax.GradientTransformation:
-    """Adam: the networks' own optimiser might decay weights, and a temperature is none."""
-    rate = hp.algorithm.alpha_lr
-    return optax.adam(hp.net.optim_spec.lr if rate is None else rate)
 
 
 SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD)

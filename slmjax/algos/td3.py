@@ -25,6 +25,7 @@ from slmjax.algos import offpolicy
 from slmjax.algos.critics import build_critics, critic_optimizer, descend_each, from_unit, init_each, learning, td_loss
 from slmjax.algos.losses import same_shape, weighted_mean
 from slmjax.algos.offpolicy import ReplayKeys, Tick
+from slmjax.algos.targets import follow_steps
 from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
@@ -168,7 +169,7 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         delay = hp.algorithm.policy_delay
         actor, learner = offpolicy.every(delay, tick, partial(learn_actor, batch=batch, hp=hp), (actor, learner))
         due = tick.steps % delay == 0
-        targets = offpolicy.follow(learner.targets, Params(actor, now), hp, size, tick, due)
+        targets = follow_steps(learner.targets, Params(actor, now), hp, size, tick.last, due)
         logs = {"critic_loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient)}
         return (actor, learner._replace(targets=targets)), logs | {"actor_loss": learner.actor_loss}, error
 

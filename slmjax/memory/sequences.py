@@ -9,12 +9,13 @@ with the window where that comes first.
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from slmjax.memory import replay
 from slmjax.memory.replay import Batch, Replay, Transition
 from slmjax.memory.view import boundary, make_view
-from slmjax.types import Array, Key, SpecError, Store, VectorEnv
+from slmjax.types import Array, Key, PyTree, SpecError, Store, VectorEnv
 
 
 def length(spec: Replay) -> int:
@@ -43,6 +44,31 @@ def n_step(r_t: Array, discount_t: Array, ended: Array, able: Array, steps: int)
         last = jnp.where(open_, time + k, last)
         open_ = open_ & ~end
     return total, factor, last
+
+
+Pair = tuple[Array, Array]  # what a network puts out at s_tm1 and at s_t
+
+
+def side_by_side(windows: tuple[Batch, Pair, Pair], last: Array | None) -> tuple[Batch, Pair, Pair]:
+    """Windows `[L, B, ...]` as transitions `[L x B, ...]`: a batch, and what two networks predict for (s_tm1, s_t).
+
+    `s_t` becomes the successor of the step `last [L, B]` with which an n-step return ends. Without windows (`last` is
+    None) everything is as it was.
+    """
+    if last is None:
+        return windows
+
+    def reached(tree: PyTree) -> PyTree:
+        at = lambda x: jnp.take_along_axis(x, last.reshape(last.shape + (1,) * (x.ndim - 2)), 0)  # noqa: E731
+        return jax.tree.map(at, tree)
+
+    batch, online, behind = windows
+    batch = batch._replace(
+        final_obs=reached(batch.final_obs), importance=jnp.broadcast_to(batch.importance, last.shape)
+    )
+    moved = batch, (online[0], reached(online[1])), (behind[0], reached(behind[1]))
+    flat: tuple[Batch, Pair, Pair] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moved)
+    return flat
 
 
 def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:

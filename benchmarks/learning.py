@@ -1,0 +1,189 @@
+"""What each config learns, as tables. Run by hand:
+
+python benchmarks/learning.py                       # every entry below, one after the other; hours on two cores
+python benchmarks/learning.py ppo_cartpole a2c_cartpole
+python benchmarks/learning.py --tables              # write the tables of the docs again, from docs/results.json
+
+Each entry is `python -m slmjax.run configs/NAME.yaml` with the changes named there. What it reached is kept in
+docs/results.json, and from there goes into docs/benchmarks.md and the pages of the algorithms.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results.json"
+
+
+class Entry(NamedTuple):
+    """A config and what is asked of it.
+
+    Attributes:
+        config: file under configs/.
+        bar: least mean `final_return_ma`; None: none is set.
+        published: SLM Lab's score in the same task; None: there is none.
+        sets: changes of `--set`.
+        greedy: (least greedy return, sessions that must reach it), where that is what is asked.
+    """
+
+    config: str
+    bar: float | None = None
+    published: float | None = None
+    sets: tuple[str, ...] = ()
+    greedy: tuple[float, int] | None = None
+
+
+LONG, BREAKOUT = ("env.kwargs.memory_length=20",), ("env=Breakout-MinAtar",)
+FEEDFORWARD = ("agent.net={type: MLPNet, hid_layers: [64, 64], clip_grad_val: 0.5}",)
+ENTRIES = {
+    "reinforce_cartpole": Entry("reinforce_cartpole", 480, 483.3),
+    "crossentropy_cartpole": Entry("crossentropy_cartpole"),
+    "sarsa_cartpole": Entry("sarsa_cartpole", 440, 431.0),
+    "vanilla_dqn_cartpole": Entry("vanilla_dqn_cartpole"),
+    "dqn_cartpole": Entry("dqn_cartpole", 450, 239.9),
+    "ddqn_cartpole": Entry("ddqn_cartpole"),
+    "ddqn_per_cartpole": Entry("ddqn_per_cartpole", 470, 451.5),
+    "c51_cartpole": Entry("c51_cartpole"),
+    "qrdqn_cartpole": Entry("qrdqn_cartpole"),
+    "munchausen_cartpole": Entry("munchausen_cartpole"),
+    "rainbow_cartpole": Entry("rainbow_cartpole"),
+    "a2c_cartpole": Entry("a2c_cartpole", 495, 496.7),
+    "sil_cartpole": Entry("sil_cartpole"),
+    "ppo_cartpole": Entry("ppo_cartpole", 497, 498.9),
+    "pposil_cartpole": Entry("pposil_cartpole"),
+    "sac_cartpole": Entry("sac_cartpole", 450, 406.1),
+    "crossq_cartpole": Entry("crossq_cartpole", 400, 334.6),
+    "pqn_cartpole": Entry("pqn_cartpole", 490),
+    "dqn_acrobot": Entry("dqn_acrobot", -90, -94.2),
+    "ddqn_per_acrobot": Entry("ddqn_per_acrobot", -84, -83.9),
+    "a2c_acrobot": Entry("a2c_acrobot", -84, -84.0),
+    "ppo_acrobot": Entry("ppo_acrobot", -82, -81.3),
+    "pqn_acrobot": Entry("pqn_acrobot"),
+    "sac_acrobot": Entry("sac_acrobot", -90, -92.6),
+    "ppo_pendulum": Entry("ppo_pendulum", -170, -174.9),
+    "sac_pendulum": Entry("sac_pendulum", -150, -151.0),
+    "crossq_pendulum": Entry("crossq_pendulum", -146, -145.7),
+    "td3_pendulum": Entry("td3_pendulum", -155),
+    "ddpg_pendulum": Entry("ddpg_pendulum"),
+    "dqn_mountaincar": Entry("dqn_mountaincar", greedy=(-115, 13)),
+    "sac_mountaincarcontinuous": Entry("sac_mountaincarcontinuous", greedy=(90, 13)),
+    "ppo_memorychain": Entry("ppo_memorychain", 0.95),
+    "ppo_memorychain, 20 steps": Entry("ppo_memorychain", 0.95, sets=LONG),
+    "dqn_memorychain": Entry("dqn_memorychain", 0.95),
+    "dqn_memorychain, 20 steps": Entry("dqn_memorychain", 0.95, sets=LONG),
+    "ppo_memorychain, MLP": Entry("ppo_memorychain", sets=FEEDFORWARD),
+    "dqn_memorychain, MLP": Entry("dqn_memorychain", sets=FEEDFORWARD),
+    "ppo_hidden_cartpole": Entry("ppo_hidden_cartpole", 475),
+    "ppo_hidden_cartpole, MLP": Entry("ppo_hidden_cartpole", sets=FEEDFORWARD),
+    "ppo_minatar, Breakout": Entry("ppo_minatar", sets=BREAKOUT),
+    "pqn_minatar, Breakout": Entry("pqn_minatar", sets=BREAKOUT),
+}
+
+
+def command(entry: Entry) -> str:
+    """What a person types."""
+    sets = "".join(f" --set {s!r}" if " " in s else f" --set {s}" for s in entry.sets)
+    return f"python -m slmjax.run configs/{entry.config}.yaml{sets}"
+
+
+def run(entry: Entry) -> dict[str, Any]:
+    """Runs an entry in a folder of its own and reads what it wrote."""
+    sets = [word for change in entry.sets for word in ("--set", change)]
+    config = ROOT / "configs" / f"{entry.config}.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "slmjax.run", str(config), *sets], cwd=folder, check=True)
+        (data,) = (Path(folder) / "data").iterdir()
+        (metrics,) = (json.loads(p.read_text()) for p in data.glob("info/*_trial_metrics.json"))
+        manifest = json.loads((data / "manifest.json").read_text())
+    finals = [s["final_eval_reward"] for s in metrics["sessions"] if not s["failed"]]
+    return {
+        "frames": manifest["frame"],
+        "sessions": metrics["num_sessions"],
+        "failed": len(metrics["failed"]),
+        "final_return_ma": metrics["final_return_ma"],
+        "std": metrics["final_return_ma_std"],
+        "greedy": metrics["final_eval_reward"],
+        "greedy_sessions": sorted(finals),
+        "commit": _git("log", "-1", "--format=%h", "--", "slmjax", "configs"),
+        "changed": bool(_git("status", "--porcelain", "--", "slmjax", "configs")),
+    }
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def verdict(entry: Entry, result: dict[str, Any]) -> str:
+    """Whether an entry reached what is asked of it; empty where nothing is."""
+    if entry.greedy:
+        least, needed = entry.greedy
+        reached = sum(x >= least for x in result["greedy_sessions"])
+        return f"{reached} of {result['sessions']} at {least:g} ({needed}): {'yes' if reached >= needed else 'NO'}"
+    if entry.bar is None:
+        return ""
+    return f"{entry.bar:g}: {'yes' if result['final_return_ma'] >= entry.bar else 'NO'}"
+
+
+def table(names: list[str], results: dict[str, Any]) -> str:
+    """The rows of `names`, those that have been measured."""
+    lines = ["| `python -m slmjax.run` ... | frames | sessions | final_return_ma | greedy | SLM Lab | bar |"]
+    lines += ["|" + "---|" * 7]
+    for name in names:
+        if name not in results:
+            continue
+        entry, r = ENTRIES[name], results[name]
+        digits = 2 if abs(r["final_return_ma"]) < 10 else 1
+        figure = f"{r['final_return_ma']:.{digits}f} ± {r['std']:.{digits}f} | {r['greedy']:.{digits}f}"
+        published = "" if entry.published is None else f"{entry.published:g}"
+        words = command(entry).removeprefix("python -m slmjax.run ")
+        row = [f"`{words}`", f"{r['frames']:,}", str(r["sessions"]), figure, published, verdict(entry, r)]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def write_tables() -> None:
+    """Puts the tables where a page says `<!-- results: NAME ... -->`; `all` stands for every name."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text()
+        page.write_text(filled(text, results))
+
+
+def filled(text: str, results: dict[str, Any]) -> str:
+    """A page with its tables written anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        patterns = match[1].split()
+        names = [n for n in ENTRIES if "all" in patterns or ENTRIES[n].config in patterns]
+        return f"<!-- results: {match[1]} -->\n\n{table(names, results)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- results: (.*?) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("entries", nargs="*", help=f"default: all of {', '.join(ENTRIES)}")
+    parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
+    args = parser.parse_args()
+    unknown = [name for name in args.entries if name not in ENTRIES]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}. Known: {', '.join(ENTRIES)}")
+    for name in [] if args.tables else args.entries or list(ENTRIES):
+        result = run(ENTRIES[name])
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps(results | {name: result}, indent=1) + "\n")
+        print(
+            f"{name}: {result['final_return_ma']:.2f}, greedy {result['greedy']:.2f}  {verdict(ENTRIES[name], result)}"
+        )
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()

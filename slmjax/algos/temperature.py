@@ -1,0 +1,69 @@
+"""The temperature alpha of maximum-entropy learning: fixed, or learned so that the policy keeps an entropy.
+
+log alpha descends  log alpha (H(pi) - target entropy)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from slmjax.nets.optim import descend
+from slmjax.policies.schedules import Schedule
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Array, PyTree
+
+
+@hyper
+class TemperatureKeys:
+    """Keys of `agent.algorithm` about alpha."""
+
+    alpha_lr: float | Schedule | None = key(default=None, doc="learning rate of log alpha; none: the actor's", low=0)
+    alpha_init: float = key(default=1.0, doc="first temperature", above=0)
+    fixed_alpha: float | Schedule | None = key(default=None, doc="temperature; none: it is learned", low=0)
+    log_alpha_min: float | None = key(default=None, doc="lower limit of log alpha")
+    log_alpha_max: float | None = key(default=None, doc="upper limit of log alpha")
+    target_entropy: float | None = key(
+        default=None, doc="entropy to hold; none: minus the action's dimensions, or the ratio below of ln(actions)"
+    )
+    target_entropy_ratio: float = key(
+        default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1
+    )
+
+
+def init(hp: HP) -> tuple[Array, PyTree]:
+    """The first log alpha, and its optimiser's state."""
+    log_alpha = jnp.log(jnp.asarray(hp.algorithm.alpha_init, jnp.float32))
+    return log_alpha, _optimizer(hp).init(log_alpha)
+
+
+def alpha(log_alpha: Array, hp: HP) -> Array:
+    """Alpha, learned or fixed."""
+    fixed = hp.algorithm.fixed_alpha
+    return jnp.exp(log_alpha) if fixed is None else jnp.asarray(fixed, jnp.float32)
+
+
+def loss(log_alpha: Array, entropy: Array, target: Any) -> Array:
+    """`log alpha (H - target)`: its descent raises alpha where the entropy is too low.
+
+    Equation 18 of Haarnoja et al. (2018b) has alpha in place of log alpha, with the same zero; the authors' code
+    descends this, whose steps do not fade where alpha is small.
+    """
+    return log_alpha * jax.lax.stop_gradient(entropy - target)
+
+
+def learn(log_alpha: Array, opt_state: PyTree, entropy: Array, usual: Any, hp: HP) -> tuple[Array, PyTree]:
+    """One step of log alpha at the `entropy` that the policy has; `usual` is to be held where the spec names none."""
+    alg = hp.algorithm
+    if alg.fixed_alpha is not None:
+        return log_alpha, opt_state
+    slope = jax.grad(loss)(log_alpha, entropy, usual if alg.target_entropy is None else alg.target_entropy)
+    log_alpha, opt_state = descend(_optimizer(hp), slope, opt_state, log_alpha)
+    return jnp.clip(log_alpha, alg.log_alpha_min, alg.log_alpha_max), opt_state
+
+
+def _optimizer(hp: HP) -> optax.GradientTransformation:
+    """Adam: the networks' own optimiser might decay weights, and a temperature is none."""
+    rate = hp.algorithm.alpha_lr
+    return optax.adam(hp.net.optim_spec.lr if rate is None else rate)
