@@ -42,6 +42,8 @@ def ours(algorithm: str, envs: int, slots: int, frames: int) -> dict:
     from slmjax.lab.loop import compile_segment, start
 
     made = specs.ppo(envs, frames) if algorithm == "ppo" else specs.dqn(envs, frames, slots)
+    if algorithm == "ppo":
+        made["agent"]["algorithm"]["clip_vloss"] = True  # rejax always does
     trial = make_trial(specs.resolve(made, max_session=SESSIONS, eval_episodes=128, log_frequency=max(frames // 50, 1)))
     run, _ = compile_segment(trial, start(trial))
     began = time.perf_counter()
