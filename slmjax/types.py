@@ -227,7 +227,8 @@ class Memory(NamedTuple):
 
     Attributes:
         hyper: the dataclass of its keys.
-        kind: what it gives an algorithm: `transitions`, sampled from a ring, or `rollout`, the newest steps alone.
+        kind: what it gives an algorithm: `transitions`, sampled from a ring; `episodes`, the same with true returns;
+            or `rollout`, the newest steps alone.
         make: `(spec, env: VectorEnv, rollout_size) -> Store`; None where the rollout is all there is.
         sequences: the same for an algorithm with a recurrent network, whose `gather` gives windows
             (`memory.sequences.Sequence`); None where it has none.

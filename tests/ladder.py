@@ -14,6 +14,7 @@ import numpy as np
 from agents import spec_of
 from probes import (
     best_action,
+    boxed,
     constant_reward,
     delayed_reward,
     far_reset,
@@ -28,7 +29,7 @@ from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
 from slmjax.population import make_population, stack
 from slmjax.session import MAX_ROWS, make_program, session_key
-from slmjax.types import Discrete, Env, VectorEnv
+from slmjax.types import Box, Discrete, Env, VectorEnv
 
 SEEDS = 5
 
@@ -41,7 +42,7 @@ class Probe(NamedTuple):
     obs: tuple[float, ...]
     value: tuple[float, ...]
     tolerance: float
-    action: tuple[int, ...] = ()
+    action: tuple[float, ...] = ()
 
 
 PROBES = {
@@ -64,6 +65,18 @@ class Suite(NamedTuple):
     obs: tuple
 
 
+# For actors in Box[-2, 5]: the probes whose action nobody sees, and those that ask for one within the box.
+CONTINUOUS = {
+    name: probe._replace(env=boxed(name.replace(" ", "_")))
+    for name, probe in PROBES.items()
+    if name not in ("best action", "matching action")
+}
+CONTINUOUS |= {
+    "best action": Probe(best_action(continuous=True), 0.9, (0.0,), (0.0,), 0.1, (0.3,)),
+    "matching action": Probe(matching_action(continuous=True), 0.9, (-1.0, 1.0), (0.0, 0.0), 0.1, (0.3, 2.7)),
+}
+
+
 def suite(probes: list[Env], num_envs: int) -> VectorEnv:
     """All probes side by side; `state.which` says which one the agent lives in."""
     inner = [vectorize(probe, num_envs) for probe in probes]
@@ -79,30 +92,39 @@ def suite(probes: list[Env], num_envs: int) -> VectorEnv:
         return Suite(state.which, states, tuple(s.obs for s in steps)), seen
 
     longest = max(env.max_steps for env in inner)
-    return VectorEnv(reset, step, inner[0].observation_space, Discrete(2), num_envs, longest)
+    actions = inner[0].action_space if isinstance(inner[0].action_space, Box) else Discrete(2)
+    return VectorEnv(reset, step, inner[0].observation_space, actions, num_envs, longest)
 
 
 class Climb(NamedTuple):
-    """What came out: the agent, and policy and hyperparameters of each lane `[probe, seed]`."""
+    """What came out: the agent, and what it knows and hyperparameters of each lane `[probe, seed]`."""
 
+    env: VectorEnv
     agent: Any
     policy: Any
+    learner: Any
     hp: Any
     failed: np.ndarray
 
 
 @functools.cache
-def climb(name: str, frames: int) -> Climb:
+def climb(name: str, frames: int, continuous: bool = False) -> Climb:
     """An algorithm on every probe at once."""
-    spec = spec_of(name, "probes:best_action", frames)
-    names, lanes = list(PROBES), len(PROBES) * SEEDS
-    env = suite([PROBES[p].env for p in names], spec.env.num_envs)
+    probes = CONTINUOUS if continuous else PROBES
+    calm = {"training_start_step": 1024, "training_iter": 16} if continuous else {}
+    # A temperature would put the entropy to come into the values.
+    cold = {"fixed_alpha": 0.0} if name == "SoftActorCritic" else {}
+    lr = {"start_val": 1e-2, "end_val": 1e-4, "end_step": frames} if calm or cold else 5e-3
+    changes = {"algorithm": calm | cold, "net": {"optim_spec": {"lr": lr}}}
+    spec = spec_of(name, "probes:best_action", frames, kwargs={"continuous": continuous}, **changes)
+    names, lanes = list(probes), len(probes) * SEEDS
+    env = suite([probes[p].env for p in names], spec.env.num_envs)
     agent = make_agent(spec, env)
     size = agent.horizon * env.num_envs
     program = make_program(agent, env, env, frames)
     population = make_population(program, lanes)
     which = jnp.repeat(jnp.arange(len(names)), SEEDS)
-    gamma = jnp.repeat(jnp.asarray([PROBES[p].gamma for p in names], jnp.float32), SEEDS)
+    gamma = jnp.repeat(jnp.asarray([probes[p].gamma for p in names], jnp.float32), SEEDS)
     hp = stack([spec.hp] * lanes)
     if hasattr(hp.algorithm, "gamma"):
         hp = hp._replace(algorithm=dataclasses.replace(hp.algorithm, gamma=gamma))
@@ -115,27 +137,24 @@ def climb(name: str, frames: int) -> Climb:
     sessions, _ = population.segment(population.pad(sessions), hp, 0, stop)
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
-    return Climb(agent, sessions.agent.policy, now, np.asarray(sessions.failed))
+    return Climb(env, agent, sessions.agent.policy, sessions.agent.learner, now, np.asarray(sessions.failed))
 
 
 def found(climbed: Climb, probe: str, values) -> tuple[np.ndarray, np.ndarray]:
     """Greedy actions and values `[seed, obs]` at the probe's observations.
 
-    `values(agent, policy, obs [B, 1], hp) -> [B]` reads the value out of one lane.
+    `values(climbed, policy, learner, obs [B, 1], hp, action) -> [B]` reads the value out of one lane.
     """
-    place = list(PROBES).index(probe)
+    probes = CONTINUOUS if isinstance(climbed.env.action_space, Box) else PROBES
+    place = list(probes).index(probe)
     lanes = jnp.arange(place * SEEDS, (place + 1) * SEEDS)
-    obs = jnp.asarray(PROBES[probe].obs, jnp.float32)[:, None]
-    policy, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], (climbed.policy, climbed.hp))
+    obs = jnp.asarray(probes[probe].obs, jnp.float32)[:, None]
+    known = climbed.policy, climbed.learner, climbed.hp
+    policy, learner, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], known)
 
-    def one(policy, hp):
+    def one(policy, learner, hp):
         action = climbed.agent.act(policy, obs, climbed.agent.carry(len(obs)), jax.random.key(0), hp, True)[0]
-        return action, values(climbed.agent, policy, obs, hp)
+        return action, values(climbed, policy, learner, obs, hp, action)
 
-    actions, value = jax.vmap(one, in_axes=(0, hp_axes(hp)))(policy, hp)
+    actions, value = jax.vmap(one)(policy, learner, hp)
     return np.asarray(actions), np.asarray(value)
-
-
-def hp_axes(hp):
-    """Every leaf of `hp` has the axis of lanes, `frame` too once schedules have been read."""
-    return jax.tree.map(lambda x: 0, hp)

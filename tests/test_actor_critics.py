@@ -1,8 +1,7 @@
-"""Probes for actors that learn from replay: five sessions each, and all of them must find the answer.
+"""Probes for actors that learn from replay, beyond those of the ladder: all five sessions must find the answer.
 
-Values are those of the critics at the greedy action. Where actions are discrete and there is but one, its entropy is 0
-and a soft value is a plain one. Where they are continuous and the reward does not ask for them, soft actor-critic is
-given a temperature of 0, or its values would hold the entropy to come: alpha H / (1 - gamma).
+What learns its temperature, and CrossQ, whose batch normalisation asks for more frames. Values are those of the critics
+at the greedy action. Where actions are discrete and there is but one, its entropy is 0 and a soft value is a plain one.
 """
 
 import jax
@@ -49,57 +48,37 @@ def values(result, obs: list[float]) -> np.ndarray:
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}, "kwargs": {"continuous": True}}
 
 
-class TestContinuous:
-    # CrossQ's actor is normalised by its batch, which leaves nothing of an observation that never changes.
-    @pytest.mark.parametrize("algorithm", [a for a in CONTINUOUS if a != "CrossQ"])
-    def test_the_best_action_lies_inside_an_asymmetric_box(self, algorithm):
-        result = learn(algorithm, "best_action", 6000, **CALM)
-        np.testing.assert_allclose(actions(result, [0.0]), 0.3, atol=0.1)
-
-    @pytest.mark.parametrize("algorithm", CONTINUOUS)
-    def test_the_best_action_may_depend_on_the_observation(self, algorithm):
-        result = learn(algorithm, "matching_action", 8000, **CALM)
-        found = actions(result, [-1.0, 1.0])[..., 0]
-        np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
-
-
 @pytest.mark.parametrize("algorithm", SOFT)
-class TestDiscrete:
-    def test_the_action_that_pays_is_played(self, algorithm):
-        result = learn(algorithm, "best_action", 4000)
-        assert (actions(result, [0.0]) == 1).all()
-        assert (result.eval_reward == 1.0).all()
+def test_the_best_action_may_depend_on_the_observation(algorithm):
+    result = learn(algorithm, "matching_action", 8000, **CALM)
+    found = actions(result, [-1.0, 1.0])[..., 0]
+    np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
 
-    def test_the_action_that_pays_may_depend_on_the_observation(self, algorithm):
-        result = learn(algorithm, "matching_action", 8000)
+
+class TestCrossQ:
+    def test_the_action_that_pays_is_played(self):
+        assert (learn("CrossQ", "best_action", 4000).eval_reward == 1.0).all()
+
+    def test_the_action_that_pays_may_depend_on_the_observation(self):
+        result = learn("CrossQ", "matching_action", 8000)
         assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
         assert (result.eval_reward == 1.0).all()
 
+    def test_termination_wins_where_a_limit_falls_on_the_same_step(self):
+        np.testing.assert_allclose(valued("CrossQ", "limit_at_the_end", 6000, {}, [0.0]), 1.0, atol=0.02)
 
-# The algorithm, whether the probe gets an action between two bounds (or has the only one of a discrete space), keys.
-VALUED = {
-    "SoftActorCritic": ("SoftActorCritic", False, {}),
-    "SoftActorCritic, continuous": ("SoftActorCritic", True, {"fixed_alpha": 0.0}),
-    "TD3": ("TD3", True, {}),
-    "CrossQ": ("CrossQ", False, {}),
-}
-
-
-def valued(which: str, probe: str, frames: int, algorithm: dict, obs: list[float], lr: float = 1e-2, **changes):
-    name, boxed, keys = VALUED[which]
-    env, kwargs = ("boxed", {"probe": probe}) if boxed else (probe, None)
-    return values(learn(name, env, frames, lr, kwargs, algorithm=keys | algorithm, **changes), obs)
-
-
-@pytest.mark.parametrize("which", [w for w in VALUED if w != "SoftActorCritic, continuous"])
-class TestValues:
-    def test_termination_wins_where_a_limit_falls_on_the_same_step(self, which):
-        found = valued(which, "limit_at_the_end", 6000, {}, [0.0])
-        np.testing.assert_allclose(found, 1.0, atol=0.02)
-
-    def test_the_reset_observation_is_never_bootstrapped_from(self, which):
-        found = valued(which, "far_reset", 16_000, {"gamma": 0.9}, [-1.0, 1.0])
+    def test_the_reset_observation_is_never_bootstrapped_from(self):
+        found = valued("CrossQ", "far_reset", 16_000, {"gamma": 0.9}, [-1.0, 1.0])
         np.testing.assert_allclose(found, np.broadcast_to([-11.0, 10.0], found.shape), rtol=0.03)
+
+
+# Whether the probe gets an action between two bounds, or has the only one of a discrete space.
+BOXED = {"TD3": True, "CrossQ": False}
+
+
+def valued(name: str, probe: str, frames: int, algorithm: dict, obs: list[float], lr: float = 1e-2, **changes):
+    env, kwargs = ("boxed", {"probe": probe}) if BOXED[name] else (probe, None)
+    return values(learn(name, env, frames, lr, kwargs, algorithm=algorithm, **changes), obs)
 
 
 def time_limit_values(which: str) -> np.ndarray:
@@ -107,20 +86,19 @@ def time_limit_values(which: str) -> np.ndarray:
     return valued(which, "time_limit", 30_000, {"gamma": 0.98}, [0.0], 2e-2, net=net)
 
 
-@pytest.mark.parametrize("which", VALUED)
+@pytest.mark.parametrize("which", BOXED)
 def test_a_limit_is_bootstrapped_through(which):
     np.testing.assert_allclose(time_limit_values(which), 50.0, atol=1.0)
 
 
-@pytest.mark.parametrize("which", ["SoftActorCritic", "TD3"])
-def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(which, monkeypatch):
+def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(monkeypatch):
     real = replay.gather
 
     def deadly(spec, ring, *args, **kwargs):
         return real(spec, ring._replace(terminated=ring.terminated | ring.truncated), *args, **kwargs)
 
     monkeypatch.setattr(replay, "gather", deadly)
-    assert (np.abs(time_limit_values(which) - 50.0) > 1.0).all()
+    assert (np.abs(time_limit_values("TD3") - 50.0) > 1.0).all()
 
 
 @pytest.mark.parametrize("algorithm", CONTINUOUS)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rings import AS_USERS_DO
 from scipy import stats
 
 from slmjax.envs import vectorize
@@ -357,7 +358,7 @@ def batched(steps=1):
 
 
 def compiled(function, *arguments, donate=True):
-    return jax.jit(function, donate_argnums=0 if donate else ()).lower(*arguments).compile().as_text()
+    return jax.jit(function, donate_argnums=0 if donate else ()).lower(*arguments).compile(AS_USERS_DO).as_text()
 
 
 def copies_of_the_ring(text):

@@ -11,7 +11,7 @@ import pytest
 from agents import spec_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rings import Stream, shapes_only
+from rings import AS_USERS_DO, Stream, shapes_only
 from scipy import stats
 from test_learning import values
 
@@ -363,7 +363,7 @@ def test_priorities_are_part_of_the_session_and_resume_with_it():
 def test_the_compiled_program_copies_neither_the_ring_nor_the_tree(n):
     rows = 4096
     trial = trial_of(PER | {"max_size": rows, "num_step_returns": n})
-    text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile().as_text()
+    text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile(AS_USERS_DO).as_text()
     large = rf"= \w+\[\d+,({rows}|{rows // 8})[\],]"
     assert re.search(large, text), "ring and tree are there"
     assert not [line for line in text.splitlines() if re.search(large + r".* (copy|select)\(", line)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import spec_of
+from rings import AS_USERS_DO
 
 import slmjax
 from slmjax import session as session_module
@@ -101,7 +102,9 @@ class TestProgram:
         rows = 4096
         changes = {"memory": {"max_size": rows}} if algorithm == "DQN" else {}
         trial = trial_of(algorithm, **changes)
-        text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile().as_text()
+        text = (
+            trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile(AS_USERS_DO).as_text()
+        )
         assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
         ring = rf"= \w+\[2,{rows}[\],]"
         assert algorithm == "PPO" or re.search(ring, text), "the ring is there"
@@ -115,7 +118,7 @@ class TestProgram:
             ring = jax.lax.dynamic_update_slice_in_dim(ring, jnp.ones((4,)), 0, 0)
             return jnp.where(flag, ring, 0.0)
 
-        text = jax.jit(jax.vmap(body)).lower(jnp.zeros((2, rows)), jnp.ones(2, bool)).compile().as_text()
+        text = jax.jit(jax.vmap(body)).lower(jnp.zeros((2, rows)), jnp.ones(2, bool)).compile(AS_USERS_DO).as_text()
         assert re.search(rf"= \w+\[2,{rows}[\],].* (copy|select)\(", text)
 
     @pytest.mark.parametrize("sessions", [1, 3])

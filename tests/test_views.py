@@ -11,7 +11,7 @@ import pytest
 from agents import spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rings import BYTES, FLOATS, Stream, ends, shapes_only
+from rings import AS_USERS_DO, BYTES, FLOATS, Stream, ends, shapes_only
 
 import slmjax
 from slmjax import registry
@@ -349,7 +349,7 @@ def test_one_frame_does_not_tell():
 def test_the_compiled_program_copies_no_ring_of_frames(name):
     memory = {"name": name, "max_size": 4096}
     trial = make_trial(spec_of("DQN", "CartPole-v1", 1024, meta={"max_session": 2}, memory=memory))
-    text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile().as_text()
+    text = trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile(AS_USERS_DO).as_text()
     ring = r"= \w+\[\d+,4096[\],]"
     assert re.search(ring, text), "the ring is there"
     assert not [line for line in text.splitlines() if re.search(ring + r".* (copy|select)\(", line)]

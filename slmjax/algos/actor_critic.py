@@ -23,7 +23,7 @@ from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, VectorEnv
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, SpecError, VectorEnv
 
 
 @hyper
@@ -47,9 +47,15 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """An A2C agent.
 
     Raises:
-        SpecError: see `on_policy`.
+        SpecError: rollouts of one transition whose advantages are to be standardised; see also `on_policy`.
     """
     parts, alg = on_policy(hp, env), hp.algorithm
+    if alg.training_frequency * env.num_envs == 1 and alg.normalize_advantages:
+        raise SpecError(
+            "expected at least 2 steps or environments with normalize_advantages (the standardised advantage of one "
+            "sample is always 0), got 1.",
+            "agent.algorithm.training_frequency",
+        )
 
     def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
         policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)

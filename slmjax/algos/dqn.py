@@ -110,7 +110,8 @@ def make(
 
     def predict(params: PyTree, batch: Batch) -> tuple[Array, Array]:
         carry = net.carry(batch.weight.shape[-1])
-        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.ended)
+        burn_in = getattr(hp.memory, "burn_in", 0)
+        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.ended, burn_in)
 
     def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
         fixed = predict(target if target_network else jax.lax.stop_gradient(params), batch)

@@ -81,7 +81,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, Array]:
         q_tm1 = net.unroll(params, batch.obs, carry, batch.ended)[..., 0]
         punished = PUNISH[hp.net.loss_spec.name](td_error(q_tm1, batch.action, batch.target))
-        return weighted_mean(punished, batch.weight), weighted_mean(jnp.max(q_tm1, -1), batch.weight)
+        return weighted_mean(punished, batch.weight), weighted_mean(jnp.max(mask(q_tm1, batch.obs), -1), batch.weight)
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         pieces = minibatches.pieces(cut, samples(state.policy, rollout, hp))

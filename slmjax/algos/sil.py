@@ -88,7 +88,8 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
     """
     if hp.algorithm.normalize_return:
         raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
-    agent, parts, alg = base(hp, env), on_policy(hp, env, recurrent=False), hp.algorithm
+    parts, alg = on_policy(hp, env, recurrent=False), hp.algorithm  # before the base, which may be recurrent
+    agent = base(hp, env)
     steps = alg.training_iter * alg.training_batch_iter
     rollout_size = agent.horizon * env.num_envs
     played = env._replace(action_space=parts.raw)
@@ -102,7 +103,9 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         better = jnp.maximum(batch.r_t - value, 0.0)
         imitation = -policy.log_prob(batch.action) * jax.lax.stop_gradient(better)
         total = hp.algorithm.sil_policy_loss_coef * imitation + hp.algorithm.sil_val_loss_coef * 0.5 * better**2
-        return weighted_mean(total, batch.weight), weighted_mean((better > 0).astype(jnp.float32), batch.weight)
+        return weighted_mean(total * batch.importance, batch.weight), weighted_mean(
+            (better > 0).astype(jnp.float32), batch.weight
+        )
 
     def choose(params: PyTree, drawn: Batch, rng: Key, hp: HP) -> Batch:
         """`[B x pool]` steps to `B`, one out of each pool."""
@@ -114,9 +117,10 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         chosen = jax.random.categorical(rng, logits)
         take = lambda x: x[jnp.arange(len(chosen)), chosen]  # noqa: E731
         rarity = -(take(jax.nn.log_softmax(logits)) + jnp.log(jnp.maximum(jnp.sum(pools.weight, 1), 1.0)))
-        weight = jnp.exp(hp.algorithm.sil_beta * (rarity - jnp.max(rarity)))
         batch: Batch = jax.tree.map(take, pools)
-        return batch._replace(weight=batch.weight * weight)
+        rarest = jnp.max(jnp.where(batch.weight > 0, rarity, -jnp.inf))
+        importance = jnp.exp(hp.algorithm.sil_beta * jnp.minimum(rarity - rarest, 0.0))
+        return batch._replace(importance=jnp.where(batch.weight > 0, importance, 1.0))
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         base_key, sample_key, choose_key = jax.random.split(rng, 3)

@@ -134,7 +134,9 @@ def _make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int, *, windows
         # Before the first window is complete no row has a priority; then rows are drawn as `Replay` draws them.
         drawn = jnp.where(sum_tree.total(state.levels) > 0, drawn, plain[:, first:])
         row = jnp.concatenate([plain[:, :first], drawn], 1)
-        return Picks(row, importance(state.levels[0][row], spec.beta_spec))
+        # The newest are there whatever their priority, so there is no bias to take from them.
+        weight = importance(state.levels[0][row], spec.beta_spec)
+        return Picks(row, jnp.where(jnp.arange(spec.batch_size) < first, 1.0, weight))
 
     def gather(spec: PrioritizedReplay, state: Prioritized, pick: Picks, gamma: Any, frame: Any) -> Batch:
         batch: Batch = store.gather(spec, state.ring, pick.row, gamma, frame)

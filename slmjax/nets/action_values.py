@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from slmjax.nets.build import build
 from slmjax.nets.unroll import unroll, unroll_transitions
@@ -17,8 +18,9 @@ class ActionValues(NamedTuple):
         init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
         step: `(params, obs [E, ...], carry) -> (output [E, A, N], carry)`.
         unroll: `(params, obs, carry, ended) -> output [T, E, A, N]` over time, as `nets.unroll.unroll` does it.
-        transitions: `(params, obs, final_obs, carry, ended) -> (output, output of final_obs)`: `[T, E, A, N]` over
-            time as `nets.unroll.unroll_transitions` does it.
+        transitions: `(params, obs, final_obs, carry, ended, burn_in=0) -> (output, output of final_obs)`:
+            `[T, E, A, N]` over time as `nets.unroll.unroll_transitions` does it; no gradient comes from the first
+            `burn_in` steps.
         carry: `(num_envs) -> carry` of a fresh episode; `()` for a feed-forward network.
         recurrent: whether there is a carry.
     """
@@ -50,8 +52,20 @@ def build_action_values(spec: Any, observation_space: Space, actions: int, width
         (output,), _ = unroll(net, params, obs, carry, ended)
         return per_action(output)
 
-    def transitions(params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Any) -> tuple[Array, Array]:
-        (here,), (there,), _ = unroll_transitions(net, params, obs, final_obs, carry, ended)
+    recurrent = bool(jax.tree.leaves(net.carry(1)))
+
+    def transitions(
+        params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Any, burn_in: int = 0
+    ) -> tuple[Array, Array]:
+        steps = (obs, final_obs, ended)
+        warm: list[PyTree] = []
+        if recurrent and burn_in:
+            first, steps = jax.tree.map(lambda x: x[:burn_in], steps), jax.tree.map(lambda x: x[burn_in:], steps)
+            fixed = jax.lax.stop_gradient(params)
+            *warm, carry = unroll_transitions(net, fixed, first[0], first[1], carry, first[2])
+        *outputs, _ = unroll_transitions(net, params, steps[0], steps[1], carry, steps[2])
+        joined = outputs if not warm else jax.tree.map(lambda a, b: jnp.concatenate([a, b]), warm, outputs)
+        (here,), (there,) = joined
         return per_action(here), per_action(there)
 
-    return ActionValues(net.init, step, over_time, transitions, net.carry, bool(jax.tree.leaves(net.carry(1))))
+    return ActionValues(net.init, step, over_time, transitions, net.carry, recurrent)
