@@ -176,6 +176,9 @@ def with_keys(text: str) -> str:
         for name in match[1].split():
             classes.setdefault(registry.resolve("algorithm", name).hyper, []).append(name)
         tables = [_section(", ".join(f"`{n}`" for n in names), cls, True) for cls, names in classes.items()]
+        for name in match[1].split():
+            other = ", ".join(f"`{key}: {_plain(v)}`" for key, v in registry.resolve("algorithm", name).net.items())
+            tables += [f"`{name}` gives the network another default: {other}."] if other else []
         return f"<!-- keys: {match[1]} -->\n\n" + "\n\n".join(tables) + "\n\n<!-- end -->"
 
     return re.sub(r"<!-- keys: (.*?) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)

@@ -189,6 +189,7 @@ class Algorithm(NamedTuple):
         memories: names of memories that it can learn from, and so from any other of the same kind; the first is the
             default. Empty where it remembers nothing.
         unread: keys of `agent.net` that it has no use for; a spec that sets one is refused.
+        net: values that it gives to keys of `agent.net` that a spec leaves out, where the network has such keys.
     """
 
     hyper: type
@@ -196,6 +197,7 @@ class Algorithm(NamedTuple):
     actions: tuple[type, ...]
     memories: tuple[str, ...]
     unread: tuple[str, ...] = ()
+    net: Mapping[str, Any] = MappingProxyType({})
 
 
 # ------------------------------------------------------------------------------------- the parts that make an agent

@@ -20,6 +20,20 @@ ACTORS = ("SoftActorCritic", "TD3", "DDPG", "CrossQ")
 LOPSIDED = Box(np.array([-2.0, 0.0, 3.0]), np.array([5.0, 0.01, 3.0]), (3,))
 
 
+def test_an_algorithm_gives_its_network_the_defaults_of_its_paper():
+    net = lambda name, **net: spec_of("", "Pendulum-v1", 512, algorithm={"name": name}, net=net).agent.net  # noqa: E731
+    assert [net(name).update_type for name in ("SoftActorCritic", "TD3", "DDPG", "DQN")] == ["polyak"] * 3 + ["replace"]
+    assert (net("PQN").layer_norm, net("CrossQ").batch_renorm, net("PPO").layer_norm) == (True, True, False)
+    assert not net("PQN", layer_norm=False).layer_norm, "what is written wins"
+
+
+def test_a_coefficient_that_nothing_reads_is_refused():
+    spec = spec_of("TD3", "Pendulum-v1", 512, net={"update_type": "replace", "polyak_coef": 0.5})
+    with pytest.raises(SpecError) as error:
+        make_agent(spec)
+    assert error.value.path == "agent.net.polyak_coef"
+
+
 def env_of(action_space, num_envs: int = 4):
     return vectorize(Env(None, None, Box(-1.0, 1.0, (2,)), action_space), num_envs)
 

@@ -25,7 +25,7 @@ from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, PyTree, Spe
 
 @hyper
 class CrossQKeys(sac.SACKeys):
-    """`agent.algorithm` of name `CrossQ`; give its networks `batch_renorm: true`."""
+    """`agent.algorithm` of name `CrossQ`; its networks have `batch_renorm: true`."""
 
     name: str = key(default="CrossQ", doc="name of the algorithm")
     policy_delay: int = key(default=3, doc="gradient steps of the critics for each one of the actor", low=1)
@@ -64,4 +64,4 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     return sac.make(hp, env, critic_loss=joint_td_loss, targets=False)
 
 
-CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), (*sac.UNREAD, *TARGET_KEYS))
+CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), (*sac.UNREAD, *TARGET_KEYS), {"batch_renorm": True})

@@ -4,7 +4,8 @@
     targets by Peng's Q(lambda), bootstrapped from max_a Q at the true successors
     `training_epoch` times, over shuffled minibatches: descend  loss( target - Q(s, a) )
 
-What keeps it stable is layer normalisation in the network (`layer_norm: true` of `agent.net`) and many environments.
+What keeps it stable is layer normalisation in the network (`layer_norm`, true unless told otherwise) and many
+environments.
 The targets are those of the parameters that acted; they stay fixed while a rollout is learned from.
 """
 
@@ -108,4 +109,4 @@ def _optimizer(hp: HP) -> optax.GradientTransformation:
     return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
-PQN = Algorithm(PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS)
+PQN = Algorithm(PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS, {"layer_norm": True})

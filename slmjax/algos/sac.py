@@ -175,4 +175,4 @@ def _actor_optimizer(hp: HP) -> optax.GradientTransformation:
     return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
-SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD)
+SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"update_type": "polyak"})

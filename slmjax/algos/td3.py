@@ -191,7 +191,8 @@ def _optimizer(hp: HP) -> optax.GradientTransformation:
 
 
 def _algorithm(keys: type, number: int, smooth: Smooth) -> Algorithm:
-    return Algorithm(keys, partial(make, number=number, smooth=smooth), (Box,), ("Replay",), ("log_std_init", "shared"))
+    unread, polyak = ("log_std_init", "shared"), {"update_type": "polyak"}
+    return Algorithm(keys, partial(make, number=number, smooth=smooth), (Box,), ("Replay",), unread, polyak)
 
 
 TD3 = _algorithm(TD3Keys, 2, smooth)

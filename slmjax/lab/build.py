@@ -61,6 +61,11 @@ def _refuse_unread(spec: Spec, algorithm: Algorithm) -> None:
         if name in usual and getattr(spec.agent.net, name) != usual[name]:
             got = brief(repr(getattr(spec.agent.net, name)))
             raise SpecError(f"{spec.agent.algorithm.name} has no use for it, got {got}.", f"agent.net.{name}")
+    net = spec.agent.net
+    if getattr(net, "update_type", "") == "replace" and net.polyak_coef != usual["polyak_coef"]:
+        raise SpecError(
+            "nothing reads it with update_type: replace; expected update_type: polyak.", "agent.net.polyak_coef"
+        )
 
 
 def _acts_in(name: str, env: VectorEnv) -> bool:

@@ -131,7 +131,7 @@ def _agent(node: Node) -> AgentSpec:
         name=label or name,
         algorithm=_hyper(algorithm.hyper, part, "agent.algorithm", "name", name),
         memory=_memory(written.get("memory", Node(None, node.at)), name, algorithm),
-        net=_net(written.get("net", Node(None, node.at))),
+        net=_net(written.get("net", Node(None, node.at)), algorithm),
     )
 
 
@@ -155,12 +155,14 @@ def _memory(node: Node, algorithm_name: str, algorithm: Algorithm) -> Any:
     return _hyper(memory.hyper, part._replace(value={**preset, **part.value}), path, "name", name)
 
 
-def _net(node: Node) -> Any:
+def _net(node: Node, algorithm: Algorithm) -> Any:
     part = Node({}, node.at) if node.value is None else node
     kind = _part_name(part, "agent.net", "type", "MLPNet")
     network = _registered("net", kind, part, "agent.net.type")
     _expect(network, Network, kind, part, "agent.net.type")
-    return _hyper(network.hyper, part, "agent.net", "type", kind)
+    has = schema.hints(network.hyper)
+    preset = {key: Node(value, part.at) for key, value in algorithm.net.items() if key in has}
+    return _hyper(network.hyper, part._replace(value={**preset, **part.value}), "agent.net", "type", kind)
 
 
 def _expect(found: Any, wanted: type, name: str, node: Node, path: str) -> None:
