@@ -243,7 +243,7 @@ def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
         np.testing.assert_allclose(values(result), np.broadcast_to([-0.75, -1.0, -2.0], (SESSIONS, 3)), atol=0.1)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ["PPO", "DoubleDQN"])
 def test_a_mutant_without_masks_is_poisoned(name, monkeypatch):
     for module in (dqn, actor_critic, sarsa, pqn, sac):
         monkeypatch.setattr(module, "masking", lambda space, choices: lambda scores, obs: scores)

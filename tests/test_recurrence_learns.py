@@ -41,4 +41,8 @@ def returns(algorithm: str, recurrent: bool) -> np.ndarray:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_carry_tells_what_was_seen_before(algorithm):
     assert (returns(algorithm, True) > STEPS - 2).all()
+
+
+@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
+def test_without_one_nothing_tells(algorithm):
     assert (returns(algorithm, False) < STEPS / 2).all()

@@ -318,7 +318,7 @@ COOLING = {"net": {"optim_spec": {"lr": {"start_val": 1e-2, "end_val": 1e-4, "en
 
 
 SEEING_TWO = {  # the memories of an algorithm, and frames to learn with them
-    "DQN": (("ConcatReplay", "AtariReplay", "AtariPrioritizedReplay"), 12_000),
+    "DQN": (("ConcatReplay", "AtariPrioritizedReplay"), 12_000),
     "SoftActorCritic": (("ConcatReplay",), 12_000),
     "SARSA": (("OnPolicyConcatReplay",), 20_000),
     "PQN": (("OnPolicyAtariReplay",), 20_000),
