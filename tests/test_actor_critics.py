@@ -55,6 +55,7 @@ def test_the_best_action_may_depend_on_the_observation(algorithm):
     np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
 
 
+@pytest.mark.slow
 class TestCrossQ:
     def test_the_action_that_pays_is_played(self):
         assert (learn("CrossQ", "best_action", 4000).eval_reward == 1.0).all()

@@ -38,7 +38,12 @@ def returns(algorithm: str, recurrent: bool) -> np.ndarray:
     return slmjax.train(spec, sessions=5).eval_reward
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+OFTEN = ("DQN", "QRDQN", "PPO")
+
+
+@pytest.mark.parametrize(
+    "algorithm", [a if a in OFTEN else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
+)
 def test_a_carry_tells_what_was_seen_before(algorithm):
     assert (returns(algorithm, True) > STEPS - 2).all()
 
