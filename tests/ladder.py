@@ -6,6 +6,7 @@ one, chosen in its state; what differs between probes in an agent (gamma) is dat
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from agents import spec_of
 from probes import (
+    CENTRES,
+    TARGET,
     best_action,
+    box_in,
     constant_reward,
     delayed_reward,
     far_reset,
     limit_at_the_end,
     matching_action,
     observed_reward,
+    reset_later,
     time_limit,
 )
 
@@ -28,7 +33,7 @@ from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
 from slmjax.population import make_population, stack
 from slmjax.session import MAX_ROWS, make_program, session_key
-from slmjax.types import Discrete, Env, VectorEnv
+from slmjax.types import Discrete, Env, Space, VectorEnv
 
 SEEDS = 5
 
@@ -41,7 +46,8 @@ class Probe(NamedTuple):
     obs: tuple[float, ...]
     value: tuple[float, ...]
     tolerance: float
-    action: tuple[int, ...] = ()
+    action: tuple[float, ...] = ()
+    backend: Callable[[Env, int], VectorEnv] = vectorize
 
 
 PROBES = {
@@ -54,6 +60,12 @@ PROBES = {
     "limit at the end": Probe(limit_at_the_end(), 0.9, (0.0,), (1.0,), 0.02),
     "far reset": Probe(far_reset(), 0.8, (-1.0, 1.0), (-16.0, 5.0), 0.4),
 }
+PROBES["reset later"] = PROBES["far reset"]._replace(backend=reset_later)
+
+# The same for those who act in nothing but a box.
+BOXED = {name: probe._replace(env=box_in(probe.env)) for name, probe in PROBES.items()}
+BOXED["best action"] = Probe(best_action(continuous=True), 0.9, (0.0,), (0.0,), 0.1, (TARGET,))
+BOXED["matching action"] = Probe(matching_action(continuous=True), 0.9, (-1.0, 1.0), (0.0, 0.0), 0.2, CENTRES[::-1])
 
 
 class Suite(NamedTuple):
@@ -64,9 +76,9 @@ class Suite(NamedTuple):
     obs: tuple
 
 
-def suite(probes: list[Env], num_envs: int) -> VectorEnv:
+def suite(probes: list[Probe], num_envs: int, action_space: Space) -> VectorEnv:
     """All probes side by side; `state.which` says which one the agent lives in."""
-    inner = [vectorize(probe, num_envs) for probe in probes]
+    inner = [probe.backend(probe.env, num_envs) for probe in probes]
 
     def reset(key):
         states, obs = zip(*[env.reset(key) for env in inner], strict=True)
@@ -79,30 +91,34 @@ def suite(probes: list[Env], num_envs: int) -> VectorEnv:
         return Suite(state.which, states, tuple(s.obs for s in steps)), seen
 
     longest = max(env.max_steps for env in inner)
-    return VectorEnv(reset, step, inner[0].observation_space, Discrete(2), num_envs, longest)
+    return VectorEnv(reset, step, inner[0].observation_space, action_space, num_envs, longest)
 
 
 class Climb(NamedTuple):
-    """What came out: the agent, and policy and hyperparameters of each lane `[probe, seed]`."""
+    """What came out: the agent, and of each lane `[probe, seed]` what it knows, less its memory, and its hp."""
 
     agent: Any
-    policy: Any
+    probes: dict[str, Probe]
+    state: Any
     hp: Any
     failed: np.ndarray
 
 
-@functools.cache
-def climb(name: str, frames: int) -> Climb:
-    """An algorithm on every probe at once."""
-    spec = spec_of(name, "probes:best_action", frames)
-    names, lanes = list(PROBES), len(PROBES) * SEEDS
-    env = suite([PROBES[p].env for p in names], spec.env.num_envs)
+def cooling(frames: int, lr: float = 1e-2) -> dict:
+    """A learning rate that ends near 0, so that what is found stays where it is."""
+    return {"optim_spec": {"lr": {"name": "linear_decay", "start_val": lr, "end_val": 1e-4, "end_step": frames}}}
+
+
+def ascend(spec: Any, probes: dict[str, Probe], action_space: Space) -> Climb:
+    """A spec on every probe at once, five sessions each."""
+    names, lanes, frames = list(probes), len(probes) * SEEDS, spec.env.max_frame
+    env = suite(list(probes.values()), spec.env.num_envs, action_space)
     agent = make_agent(spec, env)
     size = agent.horizon * env.num_envs
     program = make_program(agent, env, env, frames)
     population = make_population(program, lanes)
     which = jnp.repeat(jnp.arange(len(names)), SEEDS)
-    gamma = jnp.repeat(jnp.asarray([PROBES[p].gamma for p in names], jnp.float32), SEEDS)
+    gamma = jnp.repeat(jnp.asarray([probes[p].gamma for p in names], jnp.float32), SEEDS)
     hp = stack([spec.hp] * lanes)
     if hasattr(hp.algorithm, "gamma"):
         hp = hp._replace(algorithm=dataclasses.replace(hp.algorithm, gamma=gamma))
@@ -115,24 +131,32 @@ def climb(name: str, frames: int) -> Climb:
     sessions, _ = population.segment(population.pad(sessions), hp, 0, stop)
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
-    return Climb(agent, sessions.agent.policy, now, np.asarray(sessions.failed))
+    sessions = population.unpad(sessions)
+    return Climb(agent, probes, sessions.agent._replace(memory=()), now, np.asarray(sessions.failed))
+
+
+@functools.cache
+def climb(name: str, frames: int) -> Climb:
+    """An algorithm on `PROBES`."""
+    return ascend(spec_of(name, "probes:best_action", frames), PROBES, Discrete(2))
 
 
 def found(climbed: Climb, probe: str, values) -> tuple[np.ndarray, np.ndarray]:
     """Greedy actions and values `[seed, obs]` at the probe's observations.
 
-    `values(agent, policy, obs [B, 1], hp) -> [B]` reads the value out of one lane.
+    `values(agent, state, obs [B, 1], hp) -> [B]` reads the value out of one lane.
     """
-    place = list(PROBES).index(probe)
+    place = list(climbed.probes).index(probe)
     lanes = jnp.arange(place * SEEDS, (place + 1) * SEEDS)
-    obs = jnp.asarray(PROBES[probe].obs, jnp.float32)[:, None]
-    policy, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], (climbed.policy, climbed.hp))
+    obs = jnp.asarray(climbed.probes[probe].obs, jnp.float32)[:, None]
+    state, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], (climbed.state, climbed.hp))
 
-    def one(policy, hp):
-        action = climbed.agent.act(policy, obs, climbed.agent.carry(len(obs)), jax.random.key(0), hp, True)[0]
-        return action, values(climbed.agent, policy, obs, hp)
+    def one(state, hp):
+        carry = climbed.agent.carry(len(obs))
+        action = climbed.agent.act(state.policy, obs, carry, jax.random.key(0), hp, True)[0]
+        return action, values(climbed.agent, state, obs, hp)
 
-    actions, value = jax.vmap(one, in_axes=(0, hp_axes(hp)))(policy, hp)
+    actions, value = jax.vmap(one, in_axes=(0, hp_axes(hp)))(state, hp)
     return np.asarray(actions), np.asarray(value)
 
 

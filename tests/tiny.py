@@ -95,10 +95,17 @@ def actions_of(algorithm: str) -> list[str]:
     return [name for name, space in ACTIONS.items() if isinstance(space, able)]
 
 
-def spec_of(algorithm: str, observation: str, action: str, net: dict | None = None, memory: dict | None = None):
-    """A spec of the smallest agent: whatever the algorithm and its memory let be small is."""
+def spec_of(
+    algorithm: str,
+    observation: str,
+    action: str,
+    net: dict | None = None,
+    memory: dict | None = None,
+    keys: dict | None = None,
+):
+    """A spec of the smallest agent: whatever the algorithm and its memory let be small is. `keys` are its own."""
     known = registry.resolve("algorithm", algorithm)
-    agent: dict[str, Any] = {"algorithm": {"name": algorithm} | _known(known.hyper, ALGORITHM_KEYS)}
+    agent: dict[str, Any] = {"algorithm": {"name": algorithm} | _known(known.hyper, ALGORITHM_KEYS | (keys or {}))}
     agent["net"] = (MLP | NEEDS.get(algorithm, {})) if net is None else net
     if known.memories:
         name = (memory or {}).get("name", known.memories[0])
