@@ -41,19 +41,18 @@ class TestEveryAlgorithm:
         assert not unlike(whole, run(made, tiny.keys(SESSIONS), made.frames, made.first, end))
 
     def test_a_session_does_not_depend_on_its_neighbours(self, algorithm):
-        order = np.array([2, 0, 3, 1, 7, 7, 7, 4])
+        made, order = population(algorithm), np.array([2, 0, 3, 1, 7, 7, 7, 4])
         straight = after(algorithm, 4)
-        mixed = run(population(algorithm), tiny.keys(SESSIONS)[order], population(algorithm).first + 3 * 8)
+        mixed = run(made, tiny.keys(SESSIONS)[order], made.first + 3 * made.frames)
         assert not unlike(jax.tree.map(lambda x: x[order], straight), mixed)
 
     def test_sessions_differ_in_everything_random(self, algorithm):
         sessions = host(after(algorithm, 1)[0])
-        seen = [name for name in sessions if name in (".env.start", ".env.trail")]
         learned = [name for name in sessions if name.startswith(".agent.policy") and "kernel" in name]
-        assert len(seen) == 2
         assert bool(learned) == (algorithm != "Random")
-        for name in seen + learned:  # where episodes begin, actions, parameters
-            assert len({x.tobytes() for x in sessions[name]}) == SESSIONS, name
+        number = lambda name: len({x.tobytes() for x in sessions[name]})  # noqa: E731
+        assert all(number(name) == SESSIONS for name in (".env.start", *learned))  # episodes begin, parameters
+        assert number(".env.trail") >= SESSIONS - 2  # what was done: a few actions may be the same by chance
 
     def test_a_session_alone_is_the_same_session_after_its_first_update(self, algorithm):
         spec = spec_of(algorithm, EVERYTHING, diagonal(algorithm))
