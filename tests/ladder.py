@@ -6,6 +6,7 @@ one, chosen in its state; what differs between probes in an agent (gamma) is dat
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,14 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from agents import spec_of
 from probes import (
+    CENTRES,
+    TARGET,
     best_action,
-    boxed,
+    box_in,
     constant_reward,
     delayed_reward,
     far_reset,
     limit_at_the_end,
     matching_action,
     observed_reward,
+    reset_later,
     time_limit,
 )
 
@@ -29,7 +33,7 @@ from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
 from slmjax.population import make_population, stack
 from slmjax.session import MAX_ROWS, make_program, session_key
-from slmjax.types import Box, Discrete, Env, VectorEnv
+from slmjax.types import Discrete, Env, Space, VectorEnv
 
 SEEDS = 5
 
@@ -43,6 +47,7 @@ class Probe(NamedTuple):
     value: tuple[float, ...]
     tolerance: float
     action: tuple[float, ...] = ()
+    backend: Callable[[Env, int], VectorEnv] = vectorize
 
 
 PROBES = {
@@ -55,6 +60,12 @@ PROBES = {
     "limit at the end": Probe(limit_at_the_end(), 0.9, (0.0,), (1.0,), 0.02),
     "far reset": Probe(far_reset(), 0.8, (-1.0, 1.0), (-16.0, 5.0), 0.4),
 }
+PROBES["reset later"] = PROBES["far reset"]._replace(backend=reset_later)
+
+# The same for those who act in nothing but a box.
+BOXED = {name: probe._replace(env=box_in(probe.env)) for name, probe in PROBES.items()}
+BOXED["best action"] = Probe(best_action(continuous=True), 0.9, (0.0,), (0.0,), 0.1, (TARGET,))
+BOXED["matching action"] = Probe(matching_action(continuous=True), 0.9, (-1.0, 1.0), (0.0, 0.0), 0.2, CENTRES[::-1])
 
 
 class Suite(NamedTuple):
@@ -65,21 +76,9 @@ class Suite(NamedTuple):
     obs: tuple
 
 
-# For actors in Box[-2, 5]: the probes whose action nobody sees, and those that ask for one within the box.
-CONTINUOUS = {
-    name: probe._replace(env=boxed(name.replace(" ", "_")))
-    for name, probe in PROBES.items()
-    if name not in ("best action", "matching action")
-}
-CONTINUOUS |= {
-    "best action": Probe(best_action(continuous=True), 0.9, (0.0,), (0.0,), 0.1, (0.3,)),
-    "matching action": Probe(matching_action(continuous=True), 0.9, (-1.0, 1.0), (0.0, 0.0), 0.1, (0.3, 2.7)),
-}
-
-
-def suite(probes: list[Env], num_envs: int) -> VectorEnv:
+def suite(probes: list[Probe], num_envs: int, action_space: Space) -> VectorEnv:
     """All probes side by side; `state.which` says which one the agent lives in."""
-    inner = [vectorize(probe, num_envs) for probe in probes]
+    inner = [probe.backend(probe.env, num_envs) for probe in probes]
 
     def reset(key):
         states, obs = zip(*[env.reset(key) for env in inner], strict=True)
@@ -92,33 +91,28 @@ def suite(probes: list[Env], num_envs: int) -> VectorEnv:
         return Suite(state.which, states, tuple(s.obs for s in steps)), seen
 
     longest = max(env.max_steps for env in inner)
-    actions = inner[0].action_space if isinstance(inner[0].action_space, Box) else Discrete(2)
-    return VectorEnv(reset, step, inner[0].observation_space, actions, num_envs, longest)
+    return VectorEnv(reset, step, inner[0].observation_space, action_space, num_envs, longest)
 
 
 class Climb(NamedTuple):
-    """What came out: the agent, and what it knows and hyperparameters of each lane `[probe, seed]`."""
+    """What came out: the agent, and of each lane `[probe, seed]` what it knows, less its memory, and its hp."""
 
-    env: VectorEnv
     agent: Any
-    policy: Any
-    learner: Any
+    probes: dict[str, Probe]
+    state: Any
     hp: Any
     failed: np.ndarray
 
 
-@functools.cache
-def climb(name: str, frames: int, continuous: bool = False) -> Climb:
-    """An algorithm on every probe at once."""
-    probes = CONTINUOUS if continuous else PROBES
-    calm = {"training_start_step": 1024, "training_iter": 16} if continuous else {}
-    # A temperature would put the entropy to come into the values.
-    cold = {"fixed_alpha": 0.0} if name == "SoftActorCritic" else {}
-    lr = {"start_val": 1e-2, "end_val": 1e-4, "end_step": frames} if calm or cold else 5e-3
-    changes = {"algorithm": calm | cold, "net": {"optim_spec": {"lr": lr}}}
-    spec = spec_of(name, "probes:best_action", frames, kwargs={"continuous": continuous}, **changes)
-    names, lanes = list(probes), len(probes) * SEEDS
-    env = suite([probes[p].env for p in names], spec.env.num_envs)
+def cooling(frames: int, lr: float = 1e-2) -> dict:
+    """A learning rate that ends near 0, so that what is found stays where it is."""
+    return {"optim_spec": {"lr": {"name": "linear_decay", "start_val": lr, "end_val": 1e-4, "end_step": frames}}}
+
+
+def ascend(spec: Any, probes: dict[str, Probe], action_space: Space) -> Climb:
+    """A spec on every probe at once, five sessions each."""
+    names, lanes, frames = list(probes), len(probes) * SEEDS, spec.env.max_frame
+    env = suite(list(probes.values()), spec.env.num_envs, action_space)
     agent = make_agent(spec, env)
     size = agent.horizon * env.num_envs
     program = make_program(agent, env, env, frames)
@@ -137,24 +131,35 @@ def climb(name: str, frames: int, continuous: bool = False) -> Climb:
     sessions, _ = population.segment(population.pad(sessions), hp, 0, stop)
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
-    return Climb(env, agent, sessions.agent.policy, sessions.agent.learner, now, np.asarray(sessions.failed))
+    sessions = population.unpad(sessions)
+    return Climb(agent, probes, sessions.agent._replace(memory=()), now, np.asarray(sessions.failed))
+
+
+@functools.cache
+def climb(name: str, frames: int) -> Climb:
+    """An algorithm on `PROBES`."""
+    return ascend(spec_of(name, "probes:best_action", frames), PROBES, Discrete(2))
 
 
 def found(climbed: Climb, probe: str, values) -> tuple[np.ndarray, np.ndarray]:
     """Greedy actions and values `[seed, obs]` at the probe's observations.
 
-    `values(climbed, policy, learner, obs [B, 1], hp, action) -> [B]` reads the value out of one lane.
+    `values(agent, state, obs [B, 1], hp) -> [B]` reads the value out of one lane.
     """
-    probes = CONTINUOUS if isinstance(climbed.env.action_space, Box) else PROBES
-    place = list(probes).index(probe)
+    place = list(climbed.probes).index(probe)
     lanes = jnp.arange(place * SEEDS, (place + 1) * SEEDS)
-    obs = jnp.asarray(probes[probe].obs, jnp.float32)[:, None]
-    known = climbed.policy, climbed.learner, climbed.hp
-    policy, learner, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], known)
+    obs = jnp.asarray(climbed.probes[probe].obs, jnp.float32)[:, None]
+    state, hp = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], (climbed.state, climbed.hp))
 
-    def one(policy, learner, hp):
-        action = climbed.agent.act(policy, obs, climbed.agent.carry(len(obs)), jax.random.key(0), hp, True)[0]
-        return action, values(climbed, policy, learner, obs, hp, action)
+    def one(state, hp):
+        carry = climbed.agent.carry(len(obs))
+        action = climbed.agent.act(state.policy, obs, carry, jax.random.key(0), hp, True)[0]
+        return action, values(climbed.agent, state, obs, hp)
 
-    actions, value = jax.vmap(one)(policy, learner, hp)
+    actions, value = jax.vmap(one, in_axes=(0, hp_axes(hp)))(state, hp)
     return np.asarray(actions), np.asarray(value)
+
+
+def hp_axes(hp):
+    """Every leaf of `hp` has the axis of lanes, `frame` too once schedules have been read."""
+    return jax.tree.map(lambda x: 0, hp)

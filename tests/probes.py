@@ -4,13 +4,14 @@ A probe is an `Env`; batch it with `slmjax.envs.vectorize`. `GAMMA` is nothing t
 depends on the discount, the docstring says how. In a spec a probe is `tests.probes:constant_reward`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.types import Box, Dict, Discrete, Env, Key, MultiBinary, MultiDiscrete
+from slmjax.envs.vector import strong
+from slmjax.types import Box, Dict, Discrete, Env, Key, MultiBinary, MultiDiscrete, Step, VectorEnv
 
 TARGET = 0.3  # the best action of the continuous probes
 CENTRES = (2.7, TARGET)  # matching_action, continuous: the best action at obs +1 and at obs -1
@@ -38,6 +39,40 @@ def _one_step(reset, reward, action_space) -> Env:
         return obs, obs
 
     return Env(start, step, _OBS, action_space, max_steps=1)
+
+
+class Pending(NamedTuple):
+    """The state of `reset_later`, `[E, ...]`: the environment's own, and whether its episode is over."""
+
+    env: Any
+    over: jax.Array
+
+
+def reset_later(env: Env, num_envs: int) -> VectorEnv:
+    """P9. A back end as EnvPool's: it resets on the step *after* an end, whose row is of no episode.
+
+    After an end it goes on to show the last observation; the action taken there is for nothing, and its row holds a
+    NaN reward. Fails: a learner that gives such rows a say, or lets an episode run through one.
+    """
+
+    def reset(key):
+        states, obs = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+        return Pending(strong(states), jnp.zeros(num_envs, bool)), obs
+
+    def step(key, state, action):
+        step_key, reset_key = jax.random.split(key)
+        after = jax.vmap(env.step)(jax.random.split(step_key, num_envs), state.env, action)
+        fresh = jax.vmap(env.reset)(jax.random.split(reset_key, num_envs))
+        moved, obs, reward, terminated, truncated = after
+        now, obs = jax.tree.map(
+            lambda a, b: jnp.where(state.over.reshape(-1, *[1] * (b.ndim - 1)), a, b), fresh, (strong(moved), obs)
+        )
+        reward = jnp.where(state.over, jnp.nan, reward.astype(jnp.float32))
+        terminated, truncated = terminated & ~state.over, truncated & ~terminated & ~state.over
+        return Pending(now, terminated | truncated), Step(obs, reward, terminated, truncated, obs, ~state.over)
+
+    steps = None if env.max_steps is None else env.max_steps + 1
+    return VectorEnv(reset, step, env.observation_space, env.action_space, num_envs, steps)
 
 
 def constant_reward() -> Env:
@@ -206,10 +241,14 @@ def forbidden_action() -> Env:
     return Env(reset, step, space, Discrete(3), max_steps=2)
 
 
-def boxed(probe: str, **kwargs) -> Env:
-    """A probe of this file with an action in Box[-2, 5] that it never sees, for those who act in nothing else."""
-    env = globals()[probe](**kwargs)
+def box_in(env: Env) -> Env:
+    """A probe with an action in Box[-2, 5] that it never sees, for those who act in nothing else."""
     return env._replace(action_space=_ACTION, step=lambda key, state, action: env.step(key, state, jnp.int32(0)))
+
+
+def boxed(probe: str, **kwargs) -> Env:
+    """A probe of this file in a box (`box_in`)."""
+    return box_in(globals()[probe](**kwargs))
 
 
 class Poison(NamedTuple):
@@ -271,6 +310,75 @@ def previous_sign(steps: int = 8) -> Env:
         return (taken + 1, after, obs), after, reward, jnp.array(False), taken + 1 >= steps
 
     return Env(reset, step, _OBS, Discrete(2), max_steps=steps)
+
+
+def random_walk(right: float = 0.5) -> Env:
+    """P10. Five states in a row; whatever is done, a step to the right with probability `right`, else to the left. It
+    begins in the middle and ends beyond either end, which pays 1 on the right and 0 on the left. At gamma 1 the value
+    of a state is the chance to end on the right, `WALK` for 1/2 (Sutton & Barto 2018, example 6.2).
+    """
+
+    def reset(key):
+        return jnp.int32(2), jnp.int32(2)
+
+    def step(key, state, action):
+        after = state + jnp.where(jax.random.bernoulli(key, right), 1, -1)
+        seen = jnp.clip(after, 0, 4)
+        return after, seen, (after == 5).astype(jnp.float32), after != seen, jnp.array(False)
+
+    return Env(reset, step, Discrete(5), Discrete(1))
+
+
+WALK = tuple((state + 1) / 6 for state in range(5))
+
+
+def cue_then_answer(delay: int = 1) -> Env:
+    """P13. The first observation is a cue, +1 or -1 by a coin, then 0, and `delay` steps after the cue 0.5 asks for an
+    answer: action 1 for a cue of +1, action 0 for -1, pays 1, the other one 0, and all is over. Needs a memory: who
+    sees nothing but the question is right half of the time.
+    """
+
+    def see(time, cue):
+        return jnp.where(time == 0, cue, jnp.where(time == delay, 0.5, 0.0))
+
+    def reset(key):
+        state = jnp.int32(0), _sign(key)
+        return state, see(*state)
+
+    def step(key, state, action):
+        time, cue = state
+        asked = time == delay
+        right = action == (cue[0] > 0)
+        after = time + 1, cue
+        return after, see(*after), (asked & right).astype(jnp.float32), asked, jnp.array(False)
+
+    return Env(reset, step, _OBS, Discrete(2), max_steps=delay + 1)
+
+
+def picture(continuous: bool = False) -> Env:
+    """P14. An image of 10 x 10 pixels and 4 channels, one step. Each channel shows a square of 2 x 2 pixels somewhere;
+    that of channel 0 or that of channel 3 is missing, by a coin. The best action tells which: 0 or 1, which pays 1 and
+    -1 if wrong, or 0.3 or 2.7 in Box[-2, 5], less the squared distance from it. Fails: convolutions, layouts.
+    """
+
+    def draw(key):
+        coin_key, *keys = jax.random.split(key, 5)
+        coin = jax.random.bernoulli(coin_key)
+        corners = jnp.stack([jax.random.randint(k, (2,), 0, 9) for k in keys])
+        grid = jnp.stack(jnp.meshgrid(jnp.arange(10), jnp.arange(10), indexing="ij"), -1)
+        off = grid[:, :, None] - corners
+        squares = ((off >= 0) & (off <= 1)).all(-1) & jnp.array([~coin, True, True, coin])
+        return coin, squares.astype(jnp.uint8) * 255
+
+    def step(key, coin, action):
+        if continuous:
+            reward = -((action[0] - jnp.where(coin, CENTRES[0], CENTRES[1])) ** 2)
+        else:
+            reward = jnp.where(action == coin, 1.0, -1.0)
+        return *draw(key), reward, jnp.array(True), jnp.array(False)
+
+    space = Box(0, 255, (10, 10, 4), jnp.uint8)
+    return Env(draw, step, space, _ACTION if continuous else Discrete(2), max_steps=1)
 
 
 def coin_at_the_end() -> Env:

@@ -15,7 +15,6 @@ from slmjax.algos.critics import build_critics
 from slmjax.memory import replay
 
 SESSIONS = 5
-CONTINUOUS = ("SoftActorCritic", "TD3", "DDPG", "CrossQ")
 SOFT = ("SoftActorCritic", "CrossQ")
 
 
@@ -55,24 +54,6 @@ def test_the_best_action_may_depend_on_the_observation(algorithm):
     np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
 
 
-@pytest.mark.slow
-class TestCrossQ:
-    def test_the_action_that_pays_is_played(self):
-        assert (learn("CrossQ", "best_action", 4000).eval_reward == 1.0).all()
-
-    def test_the_action_that_pays_may_depend_on_the_observation(self):
-        result = learn("CrossQ", "matching_action", 8000)
-        assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
-        assert (result.eval_reward == 1.0).all()
-
-    def test_termination_wins_where_a_limit_falls_on_the_same_step(self):
-        np.testing.assert_allclose(valued("CrossQ", "limit_at_the_end", 6000, {}, [0.0]), 1.0, atol=0.02)
-
-    def test_the_reset_observation_is_never_bootstrapped_from(self):
-        found = valued("CrossQ", "far_reset", 16_000, {"gamma": 0.9}, [-1.0, 1.0])
-        np.testing.assert_allclose(found, np.broadcast_to([-11.0, 10.0], found.shape), rtol=0.03)
-
-
 # Whether the probe gets an action between two bounds, or has the only one of a discrete space.
 BOXED = {"TD3": True, "CrossQ": False}
 
@@ -100,15 +81,3 @@ def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(monkeypatch):
 
     monkeypatch.setattr(replay, "gather", deadly)
     assert (np.abs(time_limit_values("TD3") - 50.0) > 1.0).all()
-
-
-@pytest.mark.parametrize("algorithm", CONTINUOUS)
-def test_the_same_seed_learns_the_same_and_two_seeds_do_not(algorithm):
-    spec = spec_of(algorithm, "probes:best_action", 640, kwargs={"continuous": True})
-    one, two = (slmjax.train(spec, sessions=2) for _ in range(2))
-    agents = lambda result: jax.tree.leaves(jax.tree.map(np.asarray, result.sessions.agent))  # noqa: E731
-    for a, b in zip(agents(one), agents(two), strict=True):
-        np.testing.assert_array_equal(a, b)
-    weights = [x for x in jax.tree.leaves(one.sessions.agent.policy) if x.ndim == 3]
-    assert all((x[0] != x[1]).any() for x in weights)
-    assert (one.sessions.agent.memory.action[0] != one.sessions.agent.memory.action[1]).any()

@@ -1,31 +1,35 @@
 """The probe ladder: what each algorithm must have found, five seeds each and all of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ladder import CONTINUOUS, PROBES, climb, found
+from agents import spec_of
+from ladder import BOXED, PROBES, ascend, climb, cooling, found
 
 from slmjax.algos.c51 import categorical
 from slmjax.algos.critics import build_critics
 from slmjax.algos.qrdqn import quantiles
 from slmjax.algos.value_heads import EXPECTED
 from slmjax.nets.build import build
-from slmjax.types import Box, Tail
+from slmjax.types import Box, Discrete, Tail
+
+OBS, ACTION = Box(-1, 1, (1,)), BOXED["best action"].env.action_space
 
 # Frames that each needs; values are read from the critic that acting leaves, or from Q.
 CRITICS = {"PPO": 20_000, "ActorCritic": 30_000, "SIL": 30_000, "PPOSIL": 20_000}
 SCORES = dict.fromkeys(("DQN", "DoubleDQN", "VanillaDQN", "MunchausenDQN", "SARSA", "PQN"), 12_000)
 SCORES |= dict.fromkeys(("C51", "QRDQN", "Combined"), 12_000)
-TWINS = [("SoftActorCritic", False), ("SoftActorCritic", True), ("TD3", True), ("DDPG", True)]
 ACTORS = {"Reinforce": 20_000, "CrossEntropy": 20_000}
 
 
-def critic(climbed, policy, learner, obs, hp, action):
-    return climbed.agent.act(policy, obs, (), None, hp, True)[2].value
+def critic(agent, state, obs, hp):
+    return agent.act(state.policy, obs, (), None, hp, True)[2].value
 
 
-def best_score(climbed, policy, learner, obs, hp, action):
+def best_score(agent, state, obs, hp):
     match hp.algorithm.name:
         case "C51":
             head = categorical(hp.algorithm.n_atoms)
@@ -33,44 +37,42 @@ def best_score(climbed, policy, learner, obs, hp, action):
             head = quantiles(hp.algorithm.n_quantiles)
         case _:
             head = EXPECTED
-    net = build(hp.net, Box(-1, 1, (1,)), (Tail(2 * head.width, "critic"),))
-    return head.q(net.apply(policy, obs, ())[0][0].reshape(-1, 2, head.width), hp).max(-1)
+    net = build(hp.net, OBS, (Tail(2 * head.width, "critic"),))
+    return head.q(net.apply(state.policy, obs, ())[0][0].reshape(-1, 2, head.width), hp).max(-1)
 
 
-def twins(climbed, policy, learner, obs, hp, action):
-    number = jax.tree.leaves(learner.critics)[0].shape[0]
-    critics = build_critics(hp.net, climbed.env.observation_space, climbed.env.action_space, number)
-    return critics.pick(critics.apply(learner.critics, obs, critics.unit(action)), action).mean(0)
+def critics_of(space):
+    """What the critics beside an actor say of its greedy action, on average."""
+
+    def value(agent, state, obs, hp):
+        number = jax.tree.leaves(state.learner.critics)[0].shape[0]
+        critics = build_critics(hp.net, OBS, space, number)
+        action = agent.act(state.policy, obs, agent.carry(len(obs)), None, hp, True)[0]
+        scores = critics.apply(state.learner.critics, obs, critics.unit(action))
+        return critics.pick(scores, action).mean(0)
+
+    return value
 
 
-def nothing(climbed, policy, learner, obs, hp, action):
+def nothing(agent, state, obs, hp):
     return jnp.zeros(obs.shape[0])
+
+
+def check(climbed, probe, values, *, tolerance: float = 1.0, action: float = 0.0):
+    """What was found is what there is; tolerances of values are `tolerance` times the probe's own."""
+    assert (climbed.failed < 0).all()
+    actions, value = found(climbed, probe, values)
+    answer = climbed.probes[probe]
+    np.testing.assert_allclose(value, np.broadcast_to(answer.value, value.shape), atol=tolerance * answer.tolerance)
+    if answer.action:
+        best = np.array(answer.action).reshape(1, -1, *[1] * (actions.ndim - 2))
+        np.testing.assert_allclose(actions, np.broadcast_to(best, actions.shape), atol=action)
 
 
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("algorithm", [*CRITICS, *SCORES])
 def test_a_value_is_found(algorithm, probe):
-    climbed = climb(algorithm, (CRITICS | SCORES)[algorithm])
-    assert (climbed.failed < 0).all()
-    actions, values = found(climbed, probe, critic if algorithm in CRITICS else best_score)
-    expected = np.broadcast_to(PROBES[probe].value, values.shape)
-    np.testing.assert_allclose(values, expected, atol=PROBES[probe].tolerance)
-    if PROBES[probe].action:
-        assert (actions == PROBES[probe].action).all()
-
-
-@pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize(("algorithm", "continuous"), TWINS)
-def test_actor_and_critics_find_both(algorithm, continuous, probe):
-    if (algorithm, continuous, probe) == ("SoftActorCritic", True, "matching action"):
-        pytest.skip("needs a temperature to explore: tests/test_actor_critics.py")
-    climbed, asked = climb(algorithm, 16_000, continuous), (CONTINUOUS if continuous else PROBES)[probe]
-    assert (climbed.failed < 0).all()
-    actions, values = found(climbed, probe, twins)
-    np.testing.assert_allclose(values, np.broadcast_to(asked.value, values.shape), atol=asked.tolerance)
-    if asked.action:
-        actions = actions[..., 0] if continuous else actions
-        np.testing.assert_allclose(actions, np.broadcast_to(asked.action, actions.shape), atol=0.15)
+    check(climb(algorithm, (CRITICS | SCORES)[algorithm]), probe, critic if algorithm in CRITICS else best_score)
 
 
 @pytest.mark.parametrize("probe", ["best action", "matching action"])
@@ -78,3 +80,37 @@ def test_actor_and_critics_find_both(algorithm, continuous, probe):
 def test_an_action_is_found(algorithm, probe):
     actions, _ = found(climb(algorithm, ACTORS[algorithm]), probe, nothing)
     assert (actions == PROBES[probe].action).all()
+
+
+# ---------------------------------------------------------------------------------- actors that learn from replay
+
+# Their entropy has no price in the end, so that values are plain ones.
+FADING = {"fixed_alpha": {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 8000}}
+SOFT = {"algorithm": FADING | {"training_iter": 8}}
+REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT, "TD3": {}, "DDPG": {}}
+FRAMES = 16_000
+
+
+@functools.cache
+def climb_with(algorithm, boxed):
+    changes = REPLAYED[algorithm]
+    changes = changes | {"net": cooling(FRAMES)}
+    spec = spec_of(algorithm, "probes:best_action", FRAMES, **changes)
+    return ascend(spec, BOXED, ACTION) if boxed else ascend(spec, PROBES, Discrete(2))
+
+
+# What an actor that a batch normalises sees of an observation that never changes is nothing.
+BLIND = {("CrossQ", "best action")}
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("algorithm", ["SoftActorCritic", "CrossQ"])
+def test_a_value_is_found_from_replay(algorithm, probe):
+    check(climb_with(algorithm, False), probe, critics_of(Discrete(2)))
+
+
+@pytest.mark.parametrize("probe", BOXED)
+@pytest.mark.parametrize("algorithm", REPLAYED)
+def test_a_value_is_found_in_a_box(algorithm, probe):
+    if (algorithm, probe) not in BLIND:
+        check(climb_with(algorithm, True), probe, critics_of(ACTION), action=0.15)

@@ -1,11 +1,21 @@
-"""What needs a memory is learned with a recurrent network, and not without one."""
+"""P13: what needs a memory is learned with a recurrent network, and not without one.
 
+All probes of an algorithm are one program (`tests/ladder.py`), and an answer is right where it is for every session.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from ladder import SEEDS, Probe, ascend
+from probes import cue_then_answer, previous_sign
 
 import slmjax
+from slmjax.types import Discrete
 
-STEPS = 8  # of an episode of `previous_sign`; the best policy earns one less
+STEPS = 8  # of an episode of `previous_sign`
 OPTIM = {"clip_grad_val": 0.5, "optim_spec": {"lr": {"start_val": 5e-3, "end_val": 1e-4, "end_step": 60_000}}}
 NETS = {
     True: {"type": "RecurrentNet", "rnn_hidden_size": 16, "fc_hid_layers": [16]} | OPTIM,
@@ -29,25 +39,73 @@ ALGORITHMS = {
 }
 
 
-def returns(algorithm: str, recurrent: bool) -> np.ndarray:
-    """Greedy returns of five sessions."""
+PROBES = {
+    "the sign before": Probe(previous_sign(STEPS), 0.5, (), (), 0.0),
+    "a cue 1 step ago": Probe(cue_then_answer(1), 0.9, (), (), 0.0),
+    "a cue 5 steps ago": Probe(cue_then_answer(5), 0.9, (), (), 0.0),
+}
+LONG = {"a cue 20 steps ago": Probe(cue_then_answer(20), 0.97, (), (), 0.0)}
+
+
+def learn(algorithm: str, recurrent: bool, probes: dict, frames: int):
     agent = {"algorithm": ALGORITHMS[algorithm], "net": NETS[recurrent]}
     agent |= {"memory": MEMORIES[algorithm]} if algorithm in MEMORIES else {}
-    env = {"name": "probes:previous_sign", "num_envs": 8, "max_frame": 60_000}
-    spec = slmjax.load_spec({"name": "remembered", "agent": agent, "env": env})
-    return slmjax.train(spec, sessions=5).eval_reward
+    env = {"name": "probes:previous_sign", "num_envs": 8, "max_frame": frames}
+    climbed = ascend(slmjax.load_spec({"name": "remembered", "agent": agent, "env": env}), probes, Discrete(2))
+    assert (climbed.failed < 0).all()
+    return climbed
 
 
-OFTEN = ("DQN", "QRDQN", "PPO")
+@cache
+def climb(algorithm: str, recurrent: bool):
+    return learn(algorithm, recurrent, PROBES, 60_000 if recurrent else 10_000)
 
 
-@pytest.mark.parametrize(
-    "algorithm", [a if a in OFTEN else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
-)
-def test_a_carry_tells_what_was_seen_before(algorithm):
-    assert (returns(algorithm, True) > STEPS - 2).all()
+def script(probe: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observations `[T, B, 1]` of some episodes, the right actions `[T, B]`, and where there is one."""
+    if probe == "the sign before":
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (STEPS, 64, 1))
+        before = np.roll(signs, 1, 0)[..., 0]
+        return signs, before > 0, np.broadcast_to(np.arange(STEPS)[:, None] > 0, before.shape)
+    delay = int(probe.split()[2])
+    obs = np.zeros((delay + 1, 2, 1))
+    obs[0, :, 0], obs[-1] = [-1.0, 1.0], 0.5
+    asked = np.broadcast_to(np.arange(delay + 1)[:, None] == delay, obs.shape[:2])
+    return obs, np.broadcast_to([False, True], asked.shape), asked
 
 
+def right(climbed, probe: str) -> np.ndarray:
+    """The share of right answers that each session gives, acting greedily."""
+    place = list(climbed.probes).index(probe)
+    lanes = jnp.arange(place * SEEDS, (place + 1) * SEEDS)
+    obs, answers, asked = script(probe)
+    policies, hps = jax.tree.map(lambda x: jnp.asarray(np.asarray(x))[lanes], (climbed.state.policy, climbed.hp))
+
+    def play(policy, hp):
+        def step(carry, seen):
+            action, carry, _ = climbed.agent.act(policy, seen, carry, jax.random.key(0), hp, True)
+            return carry, action
+
+        return jax.lax.scan(step, climbed.agent.carry(obs.shape[1]), jnp.asarray(obs, jnp.float32))[1]
+
+    actions = np.asarray(jax.jit(jax.vmap(play))(policies, hps))
+    return ((actions == answers) & asked).sum((1, 2)) / asked.sum()
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_carry_tells_what_was_seen_before(algorithm, probe):
+    assert (right(climb(algorithm, True), probe) >= 0.98).all()
+
+
+@pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
-def test_without_one_nothing_tells(algorithm):
-    assert (returns(algorithm, False) < STEPS / 2).all()
+def test_without_a_carry_nobody_can_tell(algorithm, probe):
+    assert (right(climb(algorithm, False), probe) <= 0.6).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["DQN", "SARSA", "PQN", "PPO", "ActorCritic"])
+def test_a_carry_reaches_far_back(algorithm):
+    climbed = learn(algorithm, True, LONG, 400_000)
+    assert (right(climbed, next(iter(LONG))) >= 0.98).all()

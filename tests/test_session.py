@@ -1,4 +1,7 @@
-"""A session is a pure function, and a population is many of them in one program that does nothing else."""
+"""A session is a pure function, and a population is many of them in one program that does nothing else.
+
+That a seed decides everything is for `test_determinism.py`.
+"""
 
 import collections
 import dataclasses
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from agents import spec_of
 from rings import AS_USERS_DO
+from trees import host, same
 
 import slmjax
 from slmjax import session as session_module
@@ -18,8 +22,6 @@ from slmjax.lab.loop import compile_segment, learn, start
 from slmjax.population import make_population
 from slmjax.session import WINDOW, EpisodeStats
 from slmjax.types import Rollout
-
-SIZES = {"PPO": 1024, "DQN": 1024, "DoubleDQN": 1024, "Random": 1024}
 
 
 def trial_of(name: str, sessions: int = 4, env: str = "CartPole-v1", frames: int = 1024, **changes):
@@ -34,45 +36,6 @@ def run_to(trial, *stops: int):
         sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
         frame = stop
     return trial.population.unpad(sessions)
-
-
-def host(tree) -> dict[str, np.ndarray]:
-    named, _ = jax.tree_util.tree_flatten_with_path(tree)
-    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return {jax.tree_util.keystr(k): np.asarray(jax.random.key_data(v) if is_key(v) else v) for k, v in named}
-
-
-def same(a, b) -> bool:
-    first, second = host(a), host(b)
-    return first.keys() == second.keys() and all(np.array_equal(first[k], second[k], equal_nan=True) for k in first)
-
-
-@pytest.mark.parametrize("algorithm", SIZES)
-class TestDeterminism:
-    def test_the_same_seed_gives_the_same_bits_however_the_run_is_cut(self, algorithm):
-        trial = trial_of(algorithm)
-        whole = run_to(trial, 1024)
-        assert same(whole, run_to(trial, 1024))
-        assert same(whole, run_to(trial, 256, 768, 1024))
-
-    def test_sessions_differ_in_everything_random(self, algorithm):
-        sessions = host(run_to(trial_of(algorithm), 512))
-        random = ["obs", "params", "stats.running"] if algorithm != "Random" else ["obs", "stats.running"]
-        for part in random:
-            values = next(v for k, v in sessions.items() if part in k and "bias" not in k)
-            assert len({v.tobytes() for v in values}) == 4, part
-
-    def test_a_session_does_not_depend_on_its_neighbours(self, algorithm):
-        trial = trial_of(algorithm)
-        order = np.array([2, 0, 3, 1])
-        moved = trial._replace(keys=trial.population.pad(trial.keys[order]))
-        straight, mixed = host(run_to(trial, 512)), host(run_to(moved, 512))
-        assert all(np.array_equal(straight[k][order], mixed[k]) for k in straight)
-
-    def test_more_sessions_change_no_session(self, algorithm):
-        few, many = host(run_to(trial_of(algorithm, 2), 256)), host(run_to(trial_of(algorithm, 4), 256))
-        for name, values in few.items():
-            np.testing.assert_allclose(many[name][:2], values, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 class TestProgram:

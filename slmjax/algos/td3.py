@@ -107,8 +107,9 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
     space: Box = env.action_space
     seen = shown(hp, env).observation_space
     masking(seen, ())  # refuses masks: no continuous action can be forbidden
-    critics = build_critics(hp.net, seen, space, number)
+    # The actor first: what an error says of observations is then about those of the environment alone.
     net = build(hp.net, seen, (Tail(prod(space.shape), "actor"),), statistics=True)
+    critics = build_critics(hp.net, seen, space, number)
 
     def squash(output: Array) -> Array:
         return jnp.tanh(output.reshape(*output.shape[:-1], *space.shape))

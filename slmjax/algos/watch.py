@@ -42,7 +42,7 @@ def watch_rollouts(agent: Agent, hp: HP, env: VectorEnv) -> Agent:
 def see_rollout(rollout: Rollout, hp: HP, env: VectorEnv) -> Rollout:
     """A rollout as a watching agent learns from it: what it was shown, and its own carry."""
     view = make_view(hp.memory, env.observation_space)
-    rollout = rollout._replace(reward=learned_reward(hp.memory, rollout.reward))
+    rollout = rollout._replace(reward=learned_reward(hp.memory, rollout))
     if view.plain:
         return rollout
     frames, own = rollout.carry

@@ -106,7 +106,7 @@ def make(spec: EpisodeReplay, env: VectorEnv, rollout_size: int) -> Store:
         return Episodes(store.init(), jnp.zeros(store.capacity), jnp.zeros(store.capacity))
 
     def add(state: Episodes, rollout: Rollout, frame: Any, gamma: Any, v_t: Array) -> Episodes:
-        reward = learned_reward(spec, rollout.reward)
+        reward = learned_reward(spec, rollout)
         beyond = jnp.where(rollout.truncated, gamma * v_t, 0.0)
         fresh = gains(reward, boundary(rollout), beyond, gamma)
         head = frame % store.capacity

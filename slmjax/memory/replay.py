@@ -251,7 +251,7 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
         return init(row._replace(final_obs=()) if stacked else row, rows)
 
     def remember(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
-        rollout = rollout._replace(reward=learned_reward(spec, rollout.reward))
+        rollout = rollout._replace(reward=learned_reward(spec, rollout))
         return add(ring, rollout._replace(final_obs=()) if stacked else rollout, frame)
 
     def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:

@@ -78,8 +78,12 @@ def make_view(spec: Any, space: Space) -> View:
     return View(_shown(spec, space), carry, see, show, spec.stack_len == 1 and spec.obs_op == "none")
 
 
-def learned_reward(spec: Any, reward: Array) -> Array:
-    """The reward that an agent learns from, by `reward_op`; what is reported stays raw."""
+def learned_reward(spec: Any, rollout: Rollout) -> Array:
+    """The rewards that an agent learns from, by `reward_op`; what is reported stays raw.
+
+    A row that a suite invented has none, whatever it says: weighed by 0, a NaN would still be one in every gradient.
+    """
+    reward = jnp.where(rollout.valid, rollout.reward, 0.0)
     return jnp.sign(reward) if isinstance(spec, MemoryKeys) and spec.reward_op == "sign" else reward
 
 

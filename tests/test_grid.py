@@ -1,0 +1,167 @@
+"""The grid: every observation space x every action space x every registered algorithm is an agent or one error.
+
+Every pair is traced, so all shapes and dtypes meet; compiling every one of them takes long, so by default each
+algorithm runs once, on a Dict that holds every observation space, and `pytest -m slow` runs all pairs.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from tiny import ACTIONS, ALGORITHMS, EVERYTHING, OBSERVATIONS, actions_of, env_of
+
+from slmjax import registry
+from slmjax.algos import dqn
+from slmjax.lab.build import make_agent
+from slmjax.policies import schedules
+from slmjax.types import Algorithm, Box, Discrete, Rollout, SpecError, zeros
+
+IMAGES = ("Box uint8 image", "nested Dict")  # observations that a ConvNet takes
+ONE, SAME = "Box float64", "Box float32"  # agents get the former as the latter, so one trace is that of both
+
+
+def shapes(tree, *leading):
+    """Every array as its shape and dtype, behind further axes."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), tree)
+
+
+def trace(spec, env) -> None:
+    """One agent's functions by their shapes: what acts fits the environment, what learns changes no shape."""
+    agent, envs = make_agent(spec, env), env.num_envs
+    steps, hp = agent.horizon, jax.tree.map(jnp.float32, spec.hp)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs, flag = shapes(zeros(env.observation_space, envs)), jax.ShapeDtypeStruct((steps, envs), bool)
+
+    def at(function, *args):  # schedules read
+        return jax.eval_shape(lambda hp, *args: function(*args, schedules.at(hp, jnp.int32(0))), hp, *args)
+
+    state = at(agent.init, key)
+    carry = jax.eval_shape(lambda: agent.carry(envs))
+    for greedy in (False, True):
+        act = lambda policy, obs, carry, key, hp, greedy=greedy: agent.act(policy, obs, carry, key, hp, greedy)  # noqa: E731
+        action, after, extras = at(act, state.policy, obs, carry, key)
+        assert shapes(action) == shapes(zeros(env.action_space, envs))
+        assert shapes(after) == shapes(carry)
+    many = lambda tree: shapes(tree, steps)  # noqa: E731
+    reward = jax.ShapeDtypeStruct((steps, envs), jnp.float32)
+    rollout = Rollout(many(obs), many(action), reward, flag, flag, many(obs), flag, many(extras), carry)
+    learned, metrics = at(agent.update, state, rollout, key)
+    for moved in (learned, at(agent.observe, state, rollout, key)):
+        assert shapes(moved) == shapes(state)
+    assert {(x.shape, x.dtype) for x in metrics.values()} <= {((), jnp.dtype(jnp.float32))}
+
+
+def refusal(spec, env) -> str:
+    """What is said of a pair that does not fit; fails where nothing is, or where another error is raised."""
+    with pytest.raises(SpecError) as error:
+        make_agent(spec, env)
+    return str(error.value)
+
+
+PAIRS = [(a, action) for a in ALGORITHMS for action in ACTIONS]
+ABLE = [(a, action) for a, action in PAIRS if action in actions_of(a)]
+
+
+class TestPairs:
+    @pytest.mark.parametrize("observation", [name for name in OBSERVATIONS if name != ONE])
+    @pytest.mark.parametrize(("algorithm", "action"), ABLE)
+    def test_what_fits_is_an_agent(self, algorithm, action, observation):
+        trace(tiny.spec_of(algorithm, observation, action), env_of(observation, action))
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    def test_observations_of_float64_reach_agents_as_float32(self, action):
+        one, same = env_of(ONE, action), env_of(SAME, action)
+        assert str(one.observation_space) == str(same.observation_space)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        assert jax.eval_shape(one.reset, key) == jax.eval_shape(same.reset, key)
+
+
+@pytest.mark.parametrize(("algorithm", "action"), [pair for pair in PAIRS if pair not in ABLE])
+def test_what_does_not_fit_is_one_error_that_says_who_could(algorithm, action):
+    able = [name for name in ALGORITHMS if action in actions_of(name)]
+    for observation in OBSERVATIONS:
+        said = refusal(tiny.spec_of(algorithm, observation, action), env_of(observation, action))
+        assert said == (
+            f"{algorithm} cannot act in tiny:spaces, whose actions are {ACTIONS[action]}. These can: {', '.join(able)}."
+        )
+
+
+@pytest.mark.parametrize(("algorithm", "action"), ABLE)
+def test_an_image_may_be_convolved(algorithm, action):
+    spec, env = tiny.spec_of(algorithm, IMAGES[0], action, tiny.CONV), env_of(IMAGES[0], action)
+    if algorithm in tiny.NEEDS:  # of another network
+        assert "expected true" in refusal(spec, env)
+    else:
+        trace(spec, env)
+
+
+@pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a not in ("Random", *tiny.NEEDS)])
+def test_what_is_no_image_cannot_be_convolved(algorithm):
+    action = actions_of(algorithm)[0]
+    for observation in OBSERVATIONS:
+        if observation not in IMAGES:
+            env = env_of(observation, action)
+            said = refusal(tiny.spec_of(algorithm, observation, action, tiny.CONV), env)
+            assert (
+                said == f"expected an observation with an image [height, width, channels], got {env.observation_space}."
+            )
+
+
+class TestMutants:
+    """What these tests would say of an algorithm that is registered with more than it can do."""
+
+    def register(self, monkeypatch, make):
+        monkeypatch.setitem(registry.TABLES["algorithm"], "Boastful", "test_grid:BOASTFUL")
+        monkeypatch.setitem(globals(), "BOASTFUL", Algorithm(dqn.DQNKeys, make, (Discrete, Box), ("Replay",)))
+
+    def test_an_action_space_that_makes_it_crash(self, monkeypatch):
+        self.register(monkeypatch, dqn.make)
+        spec, env = tiny.spec_of("Boastful", "Discrete", "Box symmetric"), env_of("Discrete", "Box symmetric")
+        with pytest.raises(AttributeError):
+            trace(spec, env)
+        with pytest.raises(AttributeError):
+            refusal(spec, env)
+
+    def test_actions_that_the_environment_does_not_take(self, monkeypatch):
+        self.register(monkeypatch, lambda hp, env: dqn.make(hp, env._replace(action_space=Discrete(3))))
+        with pytest.raises(AssertionError):
+            trace(tiny.spec_of("Boastful", "Discrete", "Box symmetric"), env_of("Discrete", "Box symmetric"))
+
+
+# ----------------------------------------------------------------------------------------------------- really running
+
+
+def check_finite(lab, size) -> None:
+    """Two updates, after which every metric and every number that the agent knows is finite."""
+    sessions, rows = lab.segment(lab.init(tiny.keys(size)), 0, lab.first + lab.frames)
+    count = (lab.first + lab.frames) // lab.frames
+    assert (np.asarray(sessions.failed) == -1).all()
+    assert (np.asarray(rows["updates"])[:, :count].sum(1) == 2).all()
+    for tree in (sessions.agent, {name: x[:, :count] for name, x in rows.items()}):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            assert np.isfinite(np.asarray(leaf)).all(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_two_updates_are_finite_where_every_observation_space_is_seen(algorithm):
+    check_finite(tiny.population(algorithm), 8)
+
+
+def test_every_action_space_is_among_them():
+    assert {tiny.diagonal(algorithm) for algorithm in ALGORITHMS} == set(ACTIONS)
+    assert set(tiny.SPACES[EVERYTHING].spaces) == set(OBSERVATIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize(("algorithm", "action"), ABLE)
+def test_two_updates_are_finite(algorithm, action, observation):
+    check_finite(tiny.lab(tiny.spec_of(algorithm, observation, action), 1), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("observation", IMAGES)
+@pytest.mark.parametrize(("algorithm", "action"), [pair for pair in ABLE if pair[0] not in tiny.NEEDS])
+def test_two_updates_of_convolved_images_are_finite(algorithm, action, observation):
+    check_finite(tiny.lab(tiny.spec_of(algorithm, observation, action, tiny.CONV), 1), 1)

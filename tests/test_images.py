@@ -1,0 +1,48 @@
+"""P14: what an image shows is acted upon, by every algorithm; those that are slow to learn it in `pytest -m slow`."""
+
+import jax
+import numpy as np
+import pytest
+from agents import AGENTS
+from ladder import SEEDS, cooling
+from probes import CENTRES, picture
+from test_train_nets import spec_with
+from tiny import NEEDS
+
+import slmjax
+from slmjax import registry
+from slmjax.types import Discrete
+
+QUICK = ("DQN", "PPO", "SoftActorCritic")
+REST = [name for name in AGENTS if name not in QUICK]
+NET = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 2]], "fc_hid_layers": [16]}
+MLP = {"hid_layers": [32]}  # where a batch must normalise a network, which is for MLPs alone
+FRAMES = dict.fromkeys(AGENTS, 8000) | {}
+
+
+def right(algorithm: str) -> np.ndarray:
+    """The share of 500 images that each session acts rightly upon."""
+    frames = FRAMES[algorithm]
+    known = registry.resolve("algorithm", AGENTS[algorithm]["algorithm"]["name"])
+    boxed = Discrete not in known.actions
+    net = (MLP | NEEDS[algorithm] if algorithm in NEEDS else NET) | cooling(frames)
+    spec = spec_with(algorithm, "probes:picture", net, frames, kwargs={"continuous": boxed})
+    coins, images = jax.vmap(picture().reset)(jax.random.split(jax.random.key(5), 500))
+    actions = np.stack([np.asarray(p(images)) for p in slmjax.train(spec, sessions=SEEDS).policies])
+    chosen = actions[..., 0] > np.mean(CENTRES) if boxed else actions
+    return (chosen == np.asarray(coins)).mean(-1)
+
+
+@pytest.mark.parametrize("algorithm", QUICK)
+def test_what_an_image_shows_is_acted_upon(algorithm):
+    assert (right(algorithm) >= 0.98).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", REST)
+def test_what_an_image_shows_is_acted_upon_by_every_algorithm(algorithm):
+    assert (right(algorithm) >= 0.98).all()
+
+
+def test_every_algorithm_that_learns_is_among_them():
+    assert {agent["algorithm"]["name"] for agent in AGENTS.values()} == set(registry.names("algorithm")) - {"Random"}

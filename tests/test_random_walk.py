@@ -1,0 +1,155 @@
+"""P10, the random walk of Sutton & Barto (example 6.2): returns whose fixed point is known, in a table and in networks.
+
+From state i of 0 to 4 an unbiased walk ends on the right with probability (i + 1) / 6.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agents import spec_of
+from ladder import SEEDS, cooling
+from probes import WALK
+
+import slmjax
+from slmjax.algos.returns import gae, lambda_returns, n_step_returns, q_lambda, retrace, vtrace
+from slmjax.nets.build import build
+from slmjax.types import Discrete, Tail
+
+STEPS, ENVS, RIGHT = 32, 8192, 0.7  # the walker that is watched goes to the right more often than the one asked about
+
+
+@cache
+def walks(right: float):
+    """Rows `[T, E]` of walks, a new one after each end, some of them stopped by a time limit."""
+    rng = np.random.default_rng(1)
+    state, rows = rng.integers(0, 5, ENVS), []
+    for _ in range(STEPS):
+        to_right = rng.random(ENVS) < right
+        after = state + np.where(to_right, 1, -1)
+        terminated, truncated = (after < 0) | (after > 4), rng.random(ENVS) < 0.05
+        rows.append((state, to_right, after == 5, terminated, truncated & ~terminated, np.clip(after, 0, 4)))
+        state = np.where(terminated | truncated, 2, after)
+    state, to_right, reward, terminated, truncated, after = (np.stack(x) for x in zip(*rows, strict=True))
+    flags = {"discount": np.float32(~terminated), "ended": terminated | truncated}
+    return {"state": state, "right": to_right, "reward": np.float32(reward), "after": after} | flags
+
+
+def settle(target, size: int, index: np.ndarray) -> np.ndarray:
+    """Where a table `[size]` comes to rest that is moved to the mean of its targets: `target(table) -> [T, E]`."""
+    visits = np.bincount(index.reshape(-1), minlength=size)
+
+    def move(_, table):
+        error = target(table) - table[index]
+        return table + jax.ops.segment_sum(error.reshape(-1), index.reshape(-1), size) / visits
+
+    return np.asarray(jax.jit(lambda: jax.lax.fori_loop(0, 200, move, jnp.zeros(size)))())
+
+
+def values_of(right: float, estimate) -> np.ndarray:
+    """State values by `estimate(rows, v_tm1, v_t) -> targets`."""
+    rows = walks(right)
+    return settle(lambda v: estimate(rows, v[rows["state"]], v[rows["after"]]), 5, rows["state"])
+
+
+def ratios(rows) -> np.ndarray:
+    """How much likelier the unbiased walk is to take these steps than the watched one."""
+    return np.where(rows["right"], np.float32(0.5 / RIGHT), np.float32(0.5 / (1 - RIGHT)))
+
+
+def chances(right: float) -> np.ndarray:
+    """Of a walk to end on the right, from each state: the gambler's ruin."""
+    if right == 0.5:
+        return np.array(WALK)
+    odds = (1 - right) / right
+    return (1 - odds ** np.arange(1, 6)) / (1 - odds**6)
+
+
+FLAGS = ("reward", "discount", "ended")
+ON_POLICY = {
+    "TD(0.8)": lambda rows, v_tm1, v_t: lambda_returns(*_see(rows, v_t), 0.8),
+    "GAE": lambda rows, v_tm1, v_t: v_tm1 + gae(rows["reward"], rows["discount"], v_tm1, v_t, rows["ended"], 0.8),
+    "4 steps": lambda rows, v_tm1, v_t: n_step_returns(*_see(rows, v_t), 4),
+    "Q(0.8) with one action": lambda rows, v_tm1, v_t: q_lambda(*_see(rows, v_t[..., None]), 0.8),
+}
+
+
+def _see(rows, v_t):
+    return rows["reward"], rows["discount"], v_t, rows["ended"]
+
+
+def by_vtrace(clip: float, ratio=ratios):
+    def estimate(rows, v_tm1, v_t):
+        args = rows["reward"], rows["discount"], v_tm1, v_t, rows["ended"], ratio(rows)
+        return v_tm1 + vtrace(*args, clip_rho=clip, clip_c=1.0)
+
+    return estimate
+
+
+@pytest.mark.parametrize("right", [0.5, RIGHT])
+@pytest.mark.parametrize("method", ON_POLICY)
+def test_on_policy_returns_settle_at_the_values_of_the_walk(method, right):
+    np.testing.assert_allclose(values_of(right, ON_POLICY[method]), chances(right), atol=0.02)
+
+
+def test_vtrace_corrects_for_who_walked_as_far_as_it_is_not_clipped():
+    np.testing.assert_allclose(values_of(RIGHT, by_vtrace(clip=2.0)), WALK, atol=0.02)
+    kept = np.minimum([0.5, 0.5], [RIGHT, 1 - RIGHT])  # pi(a) ~ min(rho mu(a), pi(a)), Espeholt et al. 2018
+    np.testing.assert_allclose(values_of(RIGHT, by_vtrace(clip=1.0)), chances(kept[0] / kept.sum()), atol=0.02)
+
+
+def test_a_mutant_without_ratios_finds_the_values_of_the_other_walk():
+    found = values_of(RIGHT, by_vtrace(2.0, lambda rows: jnp.ones_like(rows["reward"])))
+    np.testing.assert_allclose(found, chances(RIGHT), atol=0.02)
+    assert (np.abs(found - WALK) > 0.1).all()
+
+
+def action_values_by_retrace(policy: np.ndarray) -> np.ndarray:
+    """Action values `[5, 2]` of a walk that goes left and right with the probabilities `policy`."""
+    rows = walks(RIGHT)
+    index, rho = 2 * rows["state"] + rows["right"], (policy / [1 - RIGHT, RIGHT])[rows["right"].astype(int)]
+
+    def target(q):
+        v_t = (q.reshape(5, 2) @ policy)[rows["after"]]
+        return retrace(rows["reward"], rows["discount"], q[index], v_t, rows["ended"], jnp.float32(rho), lam=0.9)
+
+    return settle(target, 10, index).reshape(5, 2)
+
+
+@pytest.mark.parametrize("right", [0.5, RIGHT])
+def test_retrace_finds_the_action_values_of_the_walk_that_is_asked_about(right):
+    v = chances(right)
+    expected = np.stack([np.append(0.0, v[:-1]), np.append(v[1:], 1.0)], -1)
+    np.testing.assert_allclose(action_values_by_retrace(np.array([1 - right, right])), expected, atol=0.02)
+
+
+# ------------------------------------------------------------------------------------------------------------- agents
+
+AGENTS = {
+    "ActorCritic": {"training_frequency": 16, "lam": 0.9},
+    "SARSA": {"training_frequency": 16},
+    "PQN": {},
+    "DQN": {},
+}
+FRAMES = 40_000
+
+
+def learned_values(algorithm: str) -> np.ndarray:
+    """Values of the five states, `[S, 5]`: V, or Q of the only action."""
+    keys = AGENTS[algorithm] | {"gamma": 1.0}
+    spec = spec_of(algorithm, "probes:random_walk", FRAMES, num_envs=16, algorithm=keys, net=cooling(FRAMES))
+    result, obs = slmjax.train(spec, sessions=SEEDS), jnp.arange(5)
+    if algorithm == "ActorCritic":
+        return np.stack(
+            [p.agent.act(p.state, obs, (), jax.random.key(0), p.hp, True)[2].value for p in result.policies]
+        )
+    net = build(spec.agent.net, Discrete(5), (Tail(1, "critic"),))
+    return np.stack([net.apply(p.state, obs, ())[0][0][:, 0] for p in result.policies])
+
+
+@pytest.mark.parametrize("algorithm", AGENTS)
+def test_agents_find_the_values_of_the_walk(algorithm):
+    found = learned_values(algorithm)
+    np.testing.assert_allclose(found, np.broadcast_to(WALK, found.shape), atol=0.05)
