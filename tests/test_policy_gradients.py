@@ -1,4 +1,4 @@
-"""PPO, A2C and REINFORCE against a NumPy oracle in float64: what one update makes of policy and value."""
+"""PPO, A2C, REINFORCE and self-imitation against a NumPy oracle in float64: what one update makes of the weights."""
 
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from scipy import special, stats
 from slmjax.algos.on_policy import Extras
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
+from slmjax.memory import replay
 from slmjax.policies import schedules
 from slmjax.types import Box, Discrete, Env, Rollout
 
@@ -25,6 +26,7 @@ KEYS = {
     "ActorCritic": {"training_frequency": STEPS, "lam": LAM, "val_loss_coef": VALUE_COEF},
     "Reinforce": {"training_frequency": STEPS},
 }
+KEYS["SIL"] = KEYS["ActorCritic"] | {"training_iter": 1, "sil_policy_loss_coef": 0.8, "sil_val_loss_coef": 0.6}
 # One episode dies, one is cut and followed by a row that a suite invented, one dies with the last row.
 DEAD, CUT, INVENTED = ((2, 0), (5, 2)), (3, 1), (4, 1)
 
@@ -39,10 +41,11 @@ class Case(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
-def case(name: str, actions: str, **algorithm) -> Case:
+def case(name: str, actions: str, memory: dict | None = None, **algorithm) -> Case:
     """The log-probabilities and values of acting differ from those of the network, as in a later epoch."""
     keys = KEYS[name] | {"gamma": GAMMA, "entropy_coef_spec": BONUS} | algorithm
-    spec = spec_of(name, "CartPole-v1", 1000, num_envs=ENVS, algorithm=keys, net=NET)
+    changes = {"net": NET} | ({"memory": memory} if memory else {})
+    spec = spec_of(name, "CartPole-v1", 1000, num_envs=ENVS, algorithm=keys, **changes)
     env = Env(None, None, Box(-1.0, 1.0, (2,)), SPACES[actions], max_steps=STEPS)
     agent = make_agent(spec, vectorize(env, ENVS))
     hp = schedules.at(spec.hp, jnp.int32(0))
@@ -140,14 +143,18 @@ def test_one_update_is_what_the_papers_say(name, actions):
         np.testing.assert_allclose(metrics["approx_kl"], average(np.expm1(log_ratio) - log_ratio, rows), rtol=1e-4)
 
 
-def returns_to_go(rows: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Returns to the end of the episode, and which rows lie in an episode that ended, `[T, E]`."""
+def returns_to_go(rows: dict, beyond: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns to the end of the episode, and which rows lie in an episode that ended, `[T, E]`.
+
+    `beyond [T, E]` is what each row would be worth after it, had a limit cut it.
+    """
+    paid = rows["reward"] * rows["valid"] + GAMMA * beyond * rows["truncated"]
     found, done = np.zeros((STEPS, ENVS)), np.zeros((STEPS, ENVS), bool)
     ended = rows["terminated"] | rows["truncated"]
     for t in reversed(range(STEPS)):
         later = t + 1 < STEPS
         done[t] = ended[t] | (later and done[t + 1])
-        found[t] = rows["reward"][t] * rows["valid"][t] + (GAMMA * found[t + 1] * ~ended[t] if later else 0.0)
+        found[t] = paid[t] + (GAMMA * found[t + 1] * ~ended[t] if later else 0.0)
     return found, done
 
 
@@ -167,6 +174,30 @@ def test_one_update_of_reinforce_is_what_the_paper_says():
     assert close(gone, slope(loss, before))
     assert all(np.abs(x).max() > 1e-3 for x in gone)
     np.testing.assert_allclose(metrics["loss"], loss(before), rtol=1e-4)
+
+
+def test_self_imitation_adds_a_step_towards_what_was_better_than_thought():
+    ring = {"max_size": STEPS * ENVS, "batch_size": 2 * STEPS * ENVS // 3}
+    hp, state, rollout, update, rows = case("SIL", "discrete", ring)
+    after, metrics = update(state, rollout, jax.random.key(0), hp)
+    # It imitates where A2C has arrived; returns were cut where A2C began.
+    *_, alone, _ = case("ActorCritic", "discrete")
+    began, arrived = (split(x.policy.params) for x in (state, alone(state, rollout, jax.random.key(0), hp)[0]))
+    gained, done = returns_to_go(rows, value(began, rows["final_obs"]))
+    known = (done & rows["valid"]).reshape(-1)
+    draw = {"rows": STEPS * ENVS, "num_envs": ENVS, "frame": STEPS * ENVS, "lag": 0}
+    pick = np.asarray(replay.sample_indices(hp.memory, jax.random.split(jax.random.key(0), 3)[1], 1, **draw))[0]
+    pick = pick[known[pick]]
+    better = lambda w: np.maximum(gained - value(w, rows["obs"]), 0.0)  # noqa: E731
+    assert 0 < (better(arrived).reshape(-1)[pick] > 0).mean() < 1
+
+    def loss(weights: list) -> float:
+        each = -0.8 * policy(weights, rows)[0] * better(arrived) + 0.6 * better(weights) ** 2 / 2
+        return each.reshape(-1)[pick].mean()
+
+    assert close(moved(arrived, split(after.policy.params)), slope(loss, arrived))
+    np.testing.assert_allclose(metrics["sil_loss"], loss(arrived), rtol=1e-4)
+    np.testing.assert_allclose(metrics["sil_share"], (better(arrived).reshape(-1)[pick] > 0).mean(), rtol=1e-5)
 
 
 def test_every_update_of_ppo_has_an_order_of_its_own():
