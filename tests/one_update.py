@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from agents import spec_of
 
-from slmjax.algos import offpolicy
+from slmjax.algos import dqn, offpolicy
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
@@ -24,6 +24,7 @@ SPACES = {"box": Box(LOW, HIGH, (1,)), "discrete": Discrete(3)}
 STEEPEST = {"name": "SGD", "lr": 1.0}
 NET = {"hid_layers": [4], "optim_spec": STEEPEST, "clip_grad_val": None}
 FOLLOWED = {"update_type": "polyak", "polyak_coef": 0.25}
+TARGETLESS = ("CrossQ", "VanillaDQN")
 
 
 class Case(NamedTuple):
@@ -41,8 +42,8 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
     """An agent with small networks whose memory gives back what it was given."""
     real = offpolicy.make_store
 
-    def transparent(hp, env):
-        store = real(hp, env)
+    def transparent(hp, env, windows=False):
+        store = real(hp, env, windows)
         gather = lambda *args: store.gather(*args)._replace(importance=jnp.asarray(IMPORTANCE, jnp.float32))  # noqa: E731
         return store._replace(
             sample=lambda spec, ring, key, batches, frame: jnp.tile(jnp.arange(ROWS), (batches, 1)),
@@ -50,7 +51,8 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
             rate=lambda spec, ring, picks, error: ring._replace(reward=error[-1]),
         )
 
-    monkeypatch.setattr(offpolicy, "make_store", transparent)
+    for module in (offpolicy, dqn):
+        monkeypatch.setattr(module, "make_store", transparent)
     spec = spec_of(
         name,
         "CartPole-v1",
@@ -59,7 +61,7 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
         algorithm={"gamma": GAMMA, "training_frequency": 1, "training_iter": 1, "training_start_step": 0}
         | (algorithm or {}),
         memory={"batch_size": ROWS, "max_size": ROWS},
-        net=NET | ({} if name == "CrossQ" else FOLLOWED) | (net or {}),
+        net=NET | ({} if name in TARGETLESS else FOLLOWED) | (net or {}),
     )
     one = Env(None, None, Box(-1.0, 1.0, (2,)), SPACES[actions])
     agent = make_agent(spec, vectorize(one, ROWS))

@@ -197,6 +197,14 @@ def test_resets_and_environments_draw_independently_and_a_key_decides_everything
     assert (np.asarray(obs[1, 0]) != first).all()
 
 
+def test_each_environment_steps_with_draws_of_its_own():
+    draw = lambda key: jax.random.uniform(key, (1,))  # noqa: E731
+    step = lambda key, state, action: (state, draw(key), 0, False, False)  # noqa: E731
+    env = Env(lambda key: ((), draw(key)), step, Box(0, 1, (1,)), Discrete(2))
+    obs, _, out, _ = roll(vectorize(env, 3), 10)
+    assert len(np.unique(np.concatenate([obs[:1], out.obs]))) == 33
+
+
 def test_keys_of_resets_meet_no_key_of_a_step():
     n = 5
     beside = jax.random.key_data(jax.random.fold_in(KEY, n))

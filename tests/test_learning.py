@@ -8,8 +8,10 @@ from agents import spec_of
 
 import slmjax
 from slmjax.algos import on_policy
+from slmjax.algos.normalize import Moments
 from slmjax.memory import replay
 from slmjax.nets.build import build
+from slmjax.policies import schedules
 from slmjax.types import Box, Tail
 
 SESSIONS = 5
@@ -118,6 +120,16 @@ class TestNormalisation:
         np.testing.assert_allclose(moments.var, 1.0, atol=0.05)
         assert moments.count == result.frame
         assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
+
+    @pytest.mark.parametrize("greedy", [False, True])
+    def test_acting_sees_by_them_as_they_are_whoever_acts_beside(self, greedy):
+        spec = spec_of("PPO", "probes:best_action", 100, algorithm={"normalize_obs": True})
+        agent, hp = slmjax.make_agent(spec), schedules.at(spec.hp, 0)
+        policy = agent.init(jax.random.key(0), hp).policy
+        known = policy._replace(obs_moments=Moments(jnp.float32(9), jnp.array([2.0]), jnp.array([16.0])))
+        value = lambda policy, *x: agent.act(policy, jnp.array(x)[:, None], (), jax.random.key(1), hp, greedy)[2].value  # noqa: E731
+        np.testing.assert_allclose(value(known, 5.0), value(policy, 0.75), rtol=1e-5)
+        np.testing.assert_allclose(value(known, 5.0, 90.0, -70.0)[0], value(policy, 0.75)[0], rtol=1e-5)
 
     def test_evaluation_leaves_them_alone_and_reports_raw_returns(self):
         result = learn("PPO", "best_action", algorithm={"normalize_return": True})

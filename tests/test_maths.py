@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmjax.algos import normalize, ppo
+from slmjax.algos import minibatches, normalize, ppo
 from slmjax.algos.losses import (
     PUNISH,
     clipped_surrogate,
@@ -389,6 +389,15 @@ def test_two_shuffles_of_one_rollout_are_unrelated():
     matches = (lanes[::2] == lanes[1::2]).sum(1)  # a random permutation has one fixed point on average
     assert matches.mean() == pytest.approx(1.0, abs=0.3)
     assert matches.max() < 10
+
+
+def test_every_pass_over_every_rollout_has_an_order_of_its_own():
+    cut = minibatches.Cut(length=1, sequences=64, batch=16, epochs=3)
+    orders = np.stack([minibatches.orders(cut, jax.random.key(k)) for k in (0, 1)])
+    assert orders.shape == (2, 12, 16)
+    passes = orders.reshape(6, 64)
+    np.testing.assert_array_equal(np.sort(passes), np.tile(np.arange(64), (6, 1)))
+    assert len(np.unique(passes, axis=0)) == 6
 
 
 # ----------------------------------------------------------------------------------------------------------- normalise

@@ -10,6 +10,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 from agents import spec_of
 from rings import AS_USERS_DO
@@ -17,11 +18,12 @@ from trees import host, same
 
 import slmjax
 from slmjax import session as session_module
+from slmjax.envs import vectorize
 from slmjax.lab.build import make_trial
 from slmjax.lab.loop import compile_segment, learn, start
 from slmjax.population import make_population
-from slmjax.session import WINDOW, EpisodeStats
-from slmjax.types import Rollout
+from slmjax.session import WINDOW, EpisodeStats, make_program, session_key
+from slmjax.types import HP, Agent, AgentState, Box, Discrete, Env, Rollout
 
 
 def trial_of(name: str, sessions: int = 4, env: str = "CartPole-v1", frames: int = 1024, **changes):
@@ -36,6 +38,88 @@ def run_to(trial, *stops: int):
         sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
         frame = stop
     return trial.population.unpad(sessions)
+
+
+# ------------------------------------------------------------------------------------------- what an agent is handed
+
+HORIZON, ENVS = 6, 4
+
+
+def witness() -> Agent:
+    """Acts at random; remembers what the last rollout saw and did, and a draw of its update."""
+    blank = jnp.zeros((HORIZON, ENVS, 1)), jnp.zeros((HORIZON, ENVS), jnp.int32), jnp.zeros((), jnp.uint32)
+
+    def act(policy, obs, carry, key, hp, greedy):
+        return jax.random.randint(key, obs.shape[:1], 0, 2**30), carry, ()
+
+    def update(state, rollout, key, hp):
+        return state._replace(memory=(rollout.obs, rollout.action, jax.random.bits(key))), {}
+
+    return Agent(lambda key, hp: AgentState((), memory=blank), act, update, HORIZON)
+
+
+def counting() -> Env:
+    """Observations count from a multiple of ten that the reset draws. An episode that began with an even one dies after
+    three steps, the others are cut after five. The reward is half the observation acted on.
+    """
+
+    def reset(key):
+        first = 10.0 * jax.random.randint(key, (1,), 0, 1000)
+        return first, first
+
+    def step(key, now, action):
+        even, steps = now[0] // 10 % 2 == 0, now[0] % 10 + 1
+        return now + 1, now + 1, now[0] / 2, even & (steps == 3), ~even & (steps == 5)
+
+    return Env(reset, step, Box(0.0, 1e5, (1,)), Discrete(2))
+
+
+def noise() -> Env:
+    """Every observation is a draw of its own, and nothing ends."""
+    draw = lambda key: jax.random.uniform(key, (1,))  # noqa: E731
+    step = lambda key, state, action: (state, draw(key), 0.0, False, False)  # noqa: E731
+    return Env(lambda key: ((), draw(key)), step, Box(0.0, 1.0, (1,)), Discrete(2))
+
+
+class TestRollout:
+    def test_it_says_what_the_environments_did(self):
+        agent, env, hp = witness(), vectorize(counting(), ENVS), HP((), (), ())
+        session = jax.jit(make_program(agent, env, env, 1).init)(jax.random.key(0), hp)
+        collect, parts = jax.jit(lambda s, k: session_module._collect(agent, env, s, hp, k)), []
+        for i in range(4):
+            session, *part = collect(session, jax.random.key(i))
+            parts.append(part)
+        rows, returns = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        obs, final_obs = rows.obs[..., 0], rows.final_obs[..., 0]
+        even, steps, ended = obs // 10 % 2 == 0, obs % 10, rows.terminated | rows.truncated
+        np.testing.assert_array_equal(rows.terminated, even & (steps == 2))
+        np.testing.assert_array_equal(rows.truncated, ~even & (steps == 4))
+        assert rows.terminated.any()
+        assert rows.truncated.any()
+        np.testing.assert_array_equal(final_obs, obs + 1)
+        np.testing.assert_array_equal(rows.reward, obs / 2)
+        np.testing.assert_array_equal(obs[1:][~ended[:-1]], final_obs[:-1][~ended[:-1]])
+        assert (steps[1:][ended[:-1]] == 0).all()
+        running = np.zeros(ENVS)
+        for t, now in enumerate(rows.reward):
+            running = running + now
+            np.testing.assert_allclose(returns[t], running, rtol=1e-5)
+            running = np.where(ended[t], 0.0, running)
+
+    def test_every_session_iteration_step_and_environment_has_draws_of_its_own(self):
+        env, size, hp = vectorize(noise(), ENVS), HORIZON * ENVS, HP((), (), ())
+        program = make_program(witness(), env, env, size)
+        keys = jax.vmap(lambda i: session_key(0, 0, i))(jnp.arange(3))
+        first = jax.jit(program.init)(keys[0], hp)
+        sessions = jax.vmap(lambda key: first._replace(key=key))(keys)  # alike in everything else
+        segment, seen = jax.jit(jax.vmap(program.segment, (0, None, None, None))), []
+        for i in range(3):
+            sessions, _ = segment(sessions, hp, i * size, (i + 1) * size)
+            obs, action, drawn = sessions.agent.memory
+            seen.append((obs[:, 1:], action, drawn))  # the first observation is that of before
+        for values in zip(*seen, strict=True):
+            drawn = np.stack(values)
+            assert len(np.unique(drawn)) == drawn.size
 
 
 class TestProgram:
@@ -177,6 +261,13 @@ class TestStatistics:
         assert episodes <= WINDOW
         total = float(stats.returns[0, :episodes].sum() + stats.running[0].sum())
         assert total == 1024
+
+    def test_returns_are_raw_where_an_agent_learns_from_their_signs(self):
+        trial = trial_of("DQN", 2, env="probes:far_reset", frames=512, memory={"reward_op": "sign"})
+        columns = learn(trial, start(trial), lambda run: True).history.columns
+        worth = probes.START_REWARD + 3  # of an episode of four steps
+        assert (columns["total_reward"] == worth).all()
+        assert (columns["eval_reward"][:, -1] == worth).all()
 
     def test_the_best_policy_is_that_of_the_best_row(self):
         trial = trial_of("PPO", 2, frames=8192)
