@@ -64,11 +64,16 @@ def make_population(program: Program, size: int, devices: Sequence[Any] | None =
     segment = spread(program.segment, (0, 0, None, None, None), donate=True)
     evaluate = spread(program.evaluate, (0, 0, None))
 
+    def take(tree: PyTree, rows: Any) -> PyTree:
+        # On one device: rows of what is spread over several would be programs with collectives, many of them at once,
+        # on which a CPU's devices can wait for each other for ever.
+        return jax.tree.map(lambda x: jax.device_put(x, chosen[0])[rows], tree)
+
     def pad(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: jax.device_put(x[index] if width != size else x, sharding), tree)
+        return jax.device_put(tree if width == size else take(tree, index), sharding)
 
     def unpad(tree: PyTree) -> PyTree:
-        return tree if width == size else jax.tree.map(lambda x: x[:size], tree)
+        return tree if width == size else take(tree, slice(size))
 
     def run_segment(
         sessions: Session, hp: HP, frame: int, stop: int, close: bool = True

@@ -125,10 +125,11 @@ def ascend(spec: Any, probes: dict[str, Probe], action_space: Space) -> Climb:
     keys = jax.vmap(lambda i: session_key(0, 0, i))(jnp.arange(lanes))
     hp, keys = population.pad(hp), population.pad(keys)
     sessions = population.init(keys, hp)
-    obs = jax.vmap(lambda w, obs: jnp.stack(obs)[w])(which, sessions.env.obs)
-    sessions = sessions._replace(env=sessions.env._replace(which=which), obs=obs)
+    which = population.pad(which)
+    obs = np.stack(sessions.env.obs)[np.asarray(which), np.arange(len(which))]
+    sessions = sessions._replace(env=sessions.env._replace(which=which), obs=jax.device_put(obs, which.sharding))
     stop = frames // size * size
-    sessions, _ = population.segment(population.pad(sessions), hp, 0, stop)
+    sessions, _ = population.segment(sessions, hp, 0, stop)
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
     sessions = population.unpad(sessions)

@@ -69,7 +69,7 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
     state = jax.jit(agent.init)(jax.random.key(3), hp)
     rollout = random_rollout(SPACES[actions])
     rows = {f: np.asarray(getattr(rollout, f), np.float64)[0] for f in ("obs", "reward", "final_obs", "valid")}
-    rows |= {"action": np.asarray(rollout.action)[0]}
+    rows |= {"action": np.asarray(rollout.action)[0], "reward": rows["reward"] * rows["valid"]}
     rows |= {"discount": GAMMA * (1.0 - np.asarray(rollout.terminated)[0])}
     return Case(agent, hp, state, rollout, jax.jit(agent.update), rows)
 

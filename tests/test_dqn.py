@@ -41,7 +41,7 @@ def test_one_update_is_what_the_papers_say(name, monkeypatch):
 
 
 def test_a_replaced_target_waits_for_its_frame(monkeypatch):
-    made = replayed("DQN", monkeypatch, update_type="replace", update_frequency=2 * ROWS)
+    made = replayed("DQN", monkeypatch, update_type="replace", update_frequency=2 * ROWS, polyak_coef=0.005)
     same = lambda a, b: all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))  # noqa: E731
     one, _ = made.update(made.state, made.rollout, jax.random.key(0), made.hp)
     assert same(one.learner.target, made.state.learner.target)

@@ -87,7 +87,9 @@ def test_an_action_is_found(algorithm, probe):
 # Their entropy has no price in the end, so that values are plain ones.
 FADING = {"fixed_alpha": {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 8000}}
 SOFT = {"algorithm": FADING | {"training_iter": 8}}
-REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT, "TD3": {}, "DDPG": {}}
+# A deterministic actor that runs into a bound early stays there: critics first see 1000 frames of random actions.
+CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}}
+REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT, "TD3": CALM, "DDPG": CALM}
 FRAMES = 16_000
 
 
@@ -101,16 +103,18 @@ def climb_with(algorithm, boxed):
 
 # What an actor that a batch normalises sees of an observation that never changes is nothing.
 BLIND = {("CrossQ", "best action")}
+# Statistics of batches are noise in what a critic says.
+NOISY = {"CrossQ": 2.0}
 
 
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("algorithm", ["SoftActorCritic", "CrossQ"])
 def test_a_value_is_found_from_replay(algorithm, probe):
-    check(climb_with(algorithm, False), probe, critics_of(Discrete(2)))
+    check(climb_with(algorithm, False), probe, critics_of(Discrete(2)), tolerance=NOISY.get(algorithm, 1.0))
 
 
 @pytest.mark.parametrize("probe", BOXED)
 @pytest.mark.parametrize("algorithm", REPLAYED)
 def test_a_value_is_found_in_a_box(algorithm, probe):
     if (algorithm, probe) not in BLIND:
-        check(climb_with(algorithm, True), probe, critics_of(ACTION), action=0.15)
+        check(climb_with(algorithm, True), probe, critics_of(ACTION), tolerance=NOISY.get(algorithm, 1.0), action=0.15)

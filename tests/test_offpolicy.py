@@ -166,6 +166,22 @@ def test_keys_that_nothing_reads_and_warm_ups_that_do_not_fit_are_refused(name):
     assert error.value.path == "agent.algorithm.training_start_step"
 
 
+UNREAD = [
+    ("SoftActorCritic", Discrete(3), "algorithm", {"noise_correlation": 0.5}),
+    ("SoftActorCritic", LOPSIDED, "algorithm", {"target_entropy_ratio": 0.5}),
+    ("TD3", LOPSIDED, "memory", {"seq_len": 8}),
+    ("DQN", Discrete(3), "memory", {"burn_in": 2}),
+    ("SIL", Discrete(3), "algorithm", {"sil_beta": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "actions", "section", "keys"), UNREAD)
+def test_keys_that_nothing_reads_here_are_refused(name, actions, section, keys):
+    with pytest.raises(SpecError, match="nothing reads it") as error:
+        agent_of(name, actions, **{section: keys})
+    assert error.value.path == f"agent.{section}.{next(iter(keys))}"
+
+
 @pytest.mark.parametrize("name", ACTORS)
 def test_a_critic_may_have_layers_and_an_optimiser_of_its_own(name):
     own = {"critic_hid_layers": [7], "critic_optim_spec": {"name": "SGD", "lr": 0.1}}

@@ -100,7 +100,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     """
     size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
     seen = shown(hp, env).observation_space
-    policy = soft_policy(env.action_space)
+    policy = soft_policy(hp, env.action_space)
     # The actor first: what an error says of observations is then about those of the environment alone.
     net = build(hp.net, seen, (Tail(policy.width, "actor"),), statistics=True)
     critics = build_critics(hp.net, seen, env.action_space, 2)

@@ -29,7 +29,7 @@ from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
-from slmjax.spec.schema import hyper, key
+from slmjax.spec.schema import hyper, key, refuse_unread
 from slmjax.types import (
     HP,
     Agent,
@@ -84,10 +84,13 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
     """The agent of `base`, which also imitates what it did better than it expected.
 
     Raises:
-        SpecError: a memory smaller than a rollout, or scaled rewards; see also `on_policy`.
+        SpecError: a memory smaller than a rollout, scaled rewards, or keys of priorities where there are none; see
+            also `on_policy`.
     """
     if hp.algorithm.normalize_return:
         raise SpecError("expected false: returns are compared with values.", "agent.algorithm.normalize_return")
+    if hp.algorithm.sil_pool == 1:
+        refuse_unread(hp.algorithm, "agent.algorithm", "priorities are for sil_pool above 1", "sil_alpha", "sil_beta")
     parts, alg = on_policy(hp, env, recurrent=False), hp.algorithm  # before the base, which may be recurrent
     agent = base(hp, env)
     steps = alg.training_iter * alg.training_batch_iter

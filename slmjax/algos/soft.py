@@ -16,6 +16,7 @@ from slmjax.algos import offpolicy
 from slmjax.algos.critics import from_unit
 from slmjax.algos.losses import same_shape
 from slmjax.policies.distributions import Categorical, SquashedNormal
+from slmjax.spec.schema import refuse_unread
 from slmjax.types import HP, Array, Box, Discrete, Key, PyTree
 
 # Bounds of log std as in Yarats and Kostrikov's pytorch_sac (2020) and CleanRL; the authors' own code has -20 and 2.
@@ -65,8 +66,15 @@ def entropy(draws: Draws) -> Array:
     return -jnp.sum(draws.weight * draws.log_prob, -1)
 
 
-def soft_policy(space: Discrete | Box) -> Policy:
-    """The policy over a space: `categorical` or `squashed`."""
+def soft_policy(hp: HP, space: Discrete | Box) -> Policy:
+    """The policy over a space: `categorical` or `squashed`.
+
+    Raises:
+        SpecError: a key that means nothing for such actions.
+    """
+    discrete = isinstance(space, Discrete)
+    kind, unread = ("continuous", "noise_correlation") if discrete else ("discrete", "target_entropy_ratio")
+    refuse_unread(hp.algorithm, "agent.algorithm", f"it is for {kind} actions", unread)
     return categorical(space) if isinstance(space, Discrete) else squashed(space)
 
 

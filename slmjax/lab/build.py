@@ -11,7 +11,7 @@ from slmjax.envs import make_env
 from slmjax.population import Population, make_population, stack
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
-from slmjax.spec.errors import brief
+from slmjax.spec.schema import refuse_unread
 from slmjax.spec.sections import Spec
 from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
 
@@ -55,17 +55,10 @@ def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
 
 
 def _refuse_unread(spec: Spec, algorithm: Algorithm) -> None:
-    """A key that changes nothing is a mistake that its writer would like to hear of."""
-    usual = {field.name: field.default for field in dataclasses.fields(spec.agent.net)}
-    for name in algorithm.unread:
-        if name in usual and getattr(spec.agent.net, name) != usual[name]:
-            got = brief(repr(getattr(spec.agent.net, name)))
-            raise SpecError(f"{spec.agent.algorithm.name} has no use for it, got {got}.", f"agent.net.{name}")
-    net = spec.agent.net
-    if getattr(net, "update_type", "") == "replace" and net.polyak_coef != usual["polyak_coef"]:
-        raise SpecError(
-            "nothing reads it with update_type: replace; expected update_type: polyak.", "agent.net.polyak_coef"
-        )
+    net, why = spec.agent.net, f"{spec.agent.algorithm.name} has no use for it"
+    refuse_unread(net, "agent.net", why, *algorithm.unread)
+    if getattr(net, "update_type", "") == "replace":
+        refuse_unread(net, "agent.net", "it is for update_type: polyak", "polyak_coef")
 
 
 def _acts_in(name: str, env: VectorEnv) -> bool:

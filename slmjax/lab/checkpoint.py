@@ -162,8 +162,8 @@ def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
 
 def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
     size = trial.population.size
-    hp = jax.tree.map(lambda x: x[:size], trial.hp)
-    template = jax.eval_shape(jax.vmap(trial.program.init), trial.keys[:size], hp)
+    start = lambda *args: jax.vmap(trial.program.init)(*jax.tree.map(lambda x: x[:size], args))  # noqa: E731
+    template = jax.eval_shape(start, trial.keys, trial.hp)
     wanted = dict(_named(template))
     if set(wanted) != set(leaves):
         odd = sorted(set(wanted) ^ set(leaves))[0]
