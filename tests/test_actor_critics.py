@@ -15,7 +15,7 @@ from slmjax.algos.critics import build_critics
 from slmjax.memory import replay
 
 SESSIONS = 5
-SOFT = ("SoftActorCritic", "CrossQ")
+SLOW_CROSSQ = pytest.param("CrossQ", marks=pytest.mark.slow)
 
 
 def learn(name: str, probe: str, frames: int, lr: float = 1e-2, kwargs: dict | None = None, **changes):
@@ -47,7 +47,7 @@ def values(result, obs: list[float]) -> np.ndarray:
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}, "kwargs": {"continuous": True}}
 
 
-@pytest.mark.parametrize("algorithm", SOFT)
+@pytest.mark.parametrize("algorithm", ["SoftActorCritic", SLOW_CROSSQ])
 def test_the_best_action_may_depend_on_the_observation(algorithm):
     result = learn(algorithm, "matching_action", 8000, **CALM)
     found = actions(result, [-1.0, 1.0])[..., 0]
@@ -68,7 +68,7 @@ def time_limit_values(which: str) -> np.ndarray:
     return valued(which, "time_limit", 30_000, {"gamma": 0.98}, [0.0], 2e-2, net=net)
 
 
-@pytest.mark.parametrize("which", BOXED)
+@pytest.mark.parametrize("which", ["TD3", SLOW_CROSSQ])
 def test_a_limit_is_bootstrapped_through(which):
     np.testing.assert_allclose(time_limit_values(which), 50.0, atol=1.0)
 

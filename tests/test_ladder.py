@@ -114,7 +114,9 @@ def test_a_value_is_found_from_replay(algorithm, probe):
 
 
 @pytest.mark.parametrize("probe", BOXED)
-@pytest.mark.parametrize("algorithm", REPLAYED)
+@pytest.mark.parametrize(
+    "algorithm", [a if a != "CrossQ" else pytest.param(a, marks=pytest.mark.slow) for a in REPLAYED]
+)
 def test_a_value_is_found_in_a_box(algorithm, probe):
     if (algorithm, probe) not in BLIND:
         check(climb_with(algorithm, True), probe, critics_of(ACTION), tolerance=NOISY.get(algorithm, 1.0), action=0.15)

@@ -169,8 +169,6 @@ def test_keys_that_nothing_reads_and_warm_ups_that_do_not_fit_are_refused(name):
 UNREAD = [
     ("SoftActorCritic", Discrete(3), "algorithm", {"noise_correlation": 0.5}),
     ("SoftActorCritic", LOPSIDED, "algorithm", {"target_entropy_ratio": 0.5}),
-    ("TD3", LOPSIDED, "memory", {"seq_len": 8}),
-    ("DQN", Discrete(3), "memory", {"burn_in": 2}),
     ("SIL", Discrete(3), "algorithm", {"sil_beta": 0.5}),
 ]
 

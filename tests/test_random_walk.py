@@ -139,7 +139,7 @@ FRAMES = 40_000
 def learned_values(algorithm: str) -> np.ndarray:
     """Values of the five states, `[S, 5]`: V, or Q of the only action."""
     keys = AGENTS[algorithm] | {"gamma": 1.0}
-    spec = spec_of(algorithm, "probes:random_walk", FRAMES, num_envs=16, algorithm=keys, net=cooling(FRAMES))
+    spec = spec_of(algorithm, "probes:random_walk", FRAMES, num_envs=16, algorithm=keys, net=cooling(FRAMES, 5e-3))
     result, obs = slmjax.train(spec, sessions=SEEDS), jnp.arange(5)
     if algorithm == "ActorCritic":
         return np.stack(

@@ -92,8 +92,13 @@ def right(climbed, probe: str) -> np.ndarray:
     return ((actions == answers) & asked).sum((1, 2)) / asked.sum()
 
 
+OFTEN = ("DQN", "QRDQN", "PPO")  # what differs in kind
+
+
 @pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm", [a if a in OFTEN else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
+)
 def test_a_carry_tells_what_was_seen_before(algorithm, probe):
     assert (right(climb(algorithm, True), probe) >= 0.98).all()
 

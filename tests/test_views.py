@@ -329,7 +329,13 @@ SEEING_TWO = {  # the memories of an algorithm, and frames to learn with them
 }
 
 
-@pytest.mark.parametrize(("which", "name"), [(k, name) for k, (names, _) in SEEING_TWO.items() for name in names])
+QUICK = (("DQN", "AtariPrioritizedReplay"), ("PPO", "OnPolicyAtariReplay"))
+PAIRS = [(k, name) for k, (names, _) in SEEING_TWO.items() for name in names]
+
+
+@pytest.mark.parametrize(
+    ("which", "name"), [p if p in QUICK else pytest.param(*p, marks=pytest.mark.slow) for p in PAIRS]
+)
 def test_two_frames_tell_what_one_does_not(which, name):
     memory = {"name": name, "stack_len": 2}
     changes = {"algorithm": {"gamma": 0.5}, **COOLING}
@@ -345,7 +351,7 @@ def test_one_frame_does_not_tell():
     assert result.eval_reward.max() < 4
 
 
-@pytest.mark.parametrize("name", ["ConcatReplay", "AtariPrioritizedReplay"])
+@pytest.mark.parametrize("name", [pytest.param("ConcatReplay", marks=pytest.mark.slow), "AtariPrioritizedReplay"])
 def test_the_compiled_program_copies_no_ring_of_frames(name):
     memory = {"name": name, "max_size": 4096}
     trial = make_trial(spec_of("DQN", "CartPole-v1", 1024, meta={"max_session": 2}, memory=memory))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from slmjax import registry
 from slmjax.memory.replay import Batch
-from slmjax.spec.schema import hyper, key, refuse_unread
+from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Array, Box, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
 
 State = TypeVar("State")
@@ -53,13 +53,10 @@ def make_store(hp: HP, env: VectorEnv, windows: bool = False) -> Store:
     """The memory that a spec describes; it gives `windows` of steps to a recurrent network.
 
     Raises:
-        SpecError: it cannot hold a batch, a rollout, or what the warm-up remembers; it has no windows, or keys of
-            windows that nothing reads.
+        SpecError: it cannot hold a batch, a rollout, or what the warm-up remembers; or it has no windows.
     """
     memory: Memory = registry.resolve("memory", hp.memory.name)
     make = memory.sequences if windows else memory.make
-    if not windows:
-        refuse_unread(hp.memory, "agent.memory", "the network is not recurrent", "seq_len", "burn_in")
     if make is None:
         raise SpecError(
             f"expected one that gives windows of steps, which {hp.net.type} learns from, got {hp.memory.name}.",
