@@ -31,13 +31,16 @@ def actions(result, obs):
     return np.stack([p(jnp.asarray(obs, jnp.float32)[:, None]) for p in result.policies])
 
 
-@pytest.mark.parametrize("binary", [False, True], ids=["MultiDiscrete", "MultiBinary"])
+@pytest.mark.parametrize(
+    "binary", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["MultiDiscrete", "MultiBinary"]
+)
 def test_every_part_of_an_action_is_learned(binary):
     result = learn("matching_parts", "default", 10_000, 1e-2, {"binary": binary})
     assert (actions(result, [1.0, -1.0]) == np.array(MATCHES[binary])).all()
     assert (result.eval_reward == 1.0).all()
 
 
+@pytest.mark.slow
 def test_gumbel_softmax_learns_as_categorical_does():
     result = learn("matching_action", "GumbelSoftmax", 8_000, 1e-2)
     assert (actions(result, [-1.0, 1.0]) == [0, 1]).all()
@@ -48,6 +51,7 @@ def test_beta_finds_the_best_action_of_an_asymmetric_box():
     np.testing.assert_allclose(actions(result, [0.0]), TARGET, atol=0.05)
 
 
+@pytest.mark.slow
 def test_log_normal_finds_the_best_action_of_a_half_infinite_box():
     result = learn("positive_action", "LogNormal", 40_000)
     np.testing.assert_allclose(actions(result, [0.0]), POSITIVE, atol=0.1)

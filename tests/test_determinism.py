@@ -54,10 +54,18 @@ class TestEveryAlgorithm:
         assert all(number(name) == SESSIONS for name in (".env.start", *learned))  # episodes begin, parameters
         assert number(".env.trail") >= SESSIONS - 2  # what was done: a few actions may be the same by chance
 
-    def test_a_session_alone_is_the_same_session_after_its_first_update(self, algorithm):
-        spec = spec_of(algorithm, EVERYTHING, diagonal(algorithm))
-        one = lab(spec, 0)
-        sessions, _ = one.segment(one.init(tiny.keys(SESSIONS)[LANE]), 0, one.first)
-        alone, beside = host(sessions), host(after(algorithm, 1)[0])
-        close = lambda lane: all(np.allclose(beside[k][lane], x, rtol=1e-4, atol=1e-6) for k, x in alone.items())  # noqa: E731
-        assert [lane for lane in range(SESSIONS) if close(lane)] == [LANE]
+
+# Compiled once more for each: by default for one of a kind.
+KINDS = ("ActorCritic", "PPO", "DQN", "SARSA", "SoftActorCritic")
+
+
+@pytest.mark.parametrize(
+    "algorithm", [a if a in KINDS else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
+)
+def test_a_session_alone_is_the_same_session_after_its_first_update(algorithm):
+    spec = spec_of(algorithm, EVERYTHING, diagonal(algorithm))
+    one = lab(spec, 0)
+    sessions, _ = one.segment(one.init(tiny.keys(SESSIONS)[LANE]), 0, one.first)
+    alone, beside = host(sessions), host(after(algorithm, 1)[0])
+    close = lambda lane: all(np.allclose(beside[k][lane], x, rtol=1e-4, atol=1e-6) for k, x in alone.items())  # noqa: E731
+    assert [lane for lane in range(SESSIONS) if close(lane)] == [LANE]

@@ -106,7 +106,7 @@ class TestFolder:
         ("value", "words"),
         [
             (float("nan"), ["nan", "probes.py:", "poisoned"]),  # the line that made it
-            (1e39, ["probes:nan_reward returned a reward that is not finite: inf"]),
+            pytest.param(1e39, ["returned a reward that is not finite: inf"], marks=pytest.mark.slow),
         ],
     )
     def test_dev_stops_at_the_first_nan(self, value, words, tmp_path, capsys):
@@ -129,7 +129,7 @@ class TestFolder:
 
 
 class TestResume:
-    @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+    @pytest.mark.parametrize("algorithm", [pytest.param("PPO", marks=pytest.mark.slow), "DQN"])
     def test_a_larger_budget_continues_as_if_it_had_always_been_so(self, algorithm, tmp_path):
         short = write_config(tmp_path, algorithm, "short", env={"max_frame": 2048})
         long = write_config(tmp_path, algorithm, "long", env={"max_frame": 4096})

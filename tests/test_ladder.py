@@ -69,8 +69,17 @@ def check(climbed, probe, values, *, tolerance: float = 1.0, action: float = 0.0
         np.testing.assert_allclose(actions, np.broadcast_to(best, actions.shape), atol=action)
 
 
+# Made of the parts of others that run by default.
+ALIKE = ("PPOSIL", "DoubleDQN", "VanillaDQN", "Combined", "DDPG")
+
+
+def quick(algorithms, slow=ALIKE):
+    """The algorithms, some of them in `pytest -m slow` alone."""
+    return [pytest.param(a, marks=pytest.mark.slow) if a in slow else a for a in algorithms]
+
+
 @pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("algorithm", [*CRITICS, *SCORES])
+@pytest.mark.parametrize("algorithm", quick([*CRITICS, *SCORES]))
 def test_a_value_is_found(algorithm, probe):
     check(climb(algorithm, (CRITICS | SCORES)[algorithm]), probe, critic if algorithm in CRITICS else best_score)
 
@@ -114,9 +123,7 @@ def test_a_value_is_found_from_replay(algorithm, probe):
 
 
 @pytest.mark.parametrize("probe", BOXED)
-@pytest.mark.parametrize(
-    "algorithm", [a if a != "CrossQ" else pytest.param(a, marks=pytest.mark.slow) for a in REPLAYED]
-)
+@pytest.mark.parametrize("algorithm", quick(REPLAYED, (*ALIKE, "CrossQ")))
 def test_a_value_is_found_in_a_box(algorithm, probe):
     if (algorithm, probe) not in BLIND:
         check(climb_with(algorithm, True), probe, critics_of(ACTION), tolerance=NOISY.get(algorithm, 1.0), action=0.15)

@@ -214,6 +214,7 @@ def test_the_best_of_the_next_state_is_a_valid_action():
 # ----------------------------------------------------------------------------------------------------------- learning
 
 ALGORITHMS = ("PPO", "DoubleDQN", "SARSA", "PQN", "SoftActorCritic")  # DQN is DoubleDQN with another picker
+LIKE_DQN = ("SARSA", "PQN")  # in `pytest -m slow`
 OBS = {"x": jnp.array([[0.0], [1.0], [-1.0]]), "action_mask": jnp.array([[1, 1, 1], [1, 1, 1], [1, 1, 0]])}
 
 
@@ -233,7 +234,7 @@ def values(result):
     return np.stack([scores(p) for p in result.policies])
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [pytest.param(a, marks=pytest.mark.slow) if a in LIKE_DQN else a for a in ALGORITHMS])
 def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
     result = learn(name)
     assert not result.failed  # one forbidden action would have been a NaN for good
@@ -243,7 +244,7 @@ def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
         np.testing.assert_allclose(values(result), np.broadcast_to([-0.75, -1.0, -2.0], (SESSIONS, 3)), atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["PPO", "DoubleDQN"])
+@pytest.mark.parametrize("name", ["DoubleDQN", pytest.param("PPO", marks=pytest.mark.slow)])
 def test_a_mutant_without_masks_is_poisoned(name, monkeypatch):
     for module in (dqn, actor_critic, sarsa, pqn, sac):
         monkeypatch.setattr(module, "masking", lambda space, choices: lambda scores, obs: scores)

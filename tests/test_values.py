@@ -349,7 +349,7 @@ def deadly(algorithm):
     return algorithm._replace(make=make)
 
 
-@pytest.mark.parametrize("algorithm", ["SARSA", "PQN"])
+@pytest.mark.parametrize("algorithm", ["SARSA", pytest.param("PQN", marks=pytest.mark.slow)])
 def test_a_mutant_that_takes_a_limit_for_a_death_is_far_off(algorithm, monkeypatch):
     """The value is 5 at gamma 0.8 (`tests/test_ladder.py`)."""
     module, attribute = registry.TABLES["algorithm"][algorithm].split(":")
