@@ -182,6 +182,11 @@ def test_layers_of_a_wrong_form_are_an_error(asked, path):
     assert error.value.path == f"agent.net.conv_hid_layers{path}"
 
 
+def test_a_stack_of_images_is_told_how_to_become_one():
+    with pytest.raises(SpecError, match="stack_op: concat"):
+        build(ConvNet(), Box(0, 255, (84, 84, 3, 4)), (Tail(1, "critic"),))
+
+
 def test_an_observation_without_an_image_is_an_error():
     for space in (Box(-1, 1, (84,)), Dict({"a": Discrete(2)})):
         with pytest.raises(SpecError, match="expected an observation with an image") as error:

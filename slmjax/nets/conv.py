@@ -13,7 +13,7 @@ from slmjax.nets.initializers import Initializer
 from slmjax.nets.keys import LayerKeys
 from slmjax.nets.layers import Inits, Recipe
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, Net, Network, PyTree, Space, SpecError, Tail
+from slmjax.types import Array, Box, Key, Net, Network, PyTree, Space, SpecError, Tail
 
 PRESETS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1))}  # Mnih et al. 2015, methods: with one dense layer of 512
 
@@ -146,8 +146,10 @@ def check_images(asked: tuple[ConvLayer, ...], observation_space: Space) -> None
     every = inputs.leaves(observation_space, inputs.example(observation_space))
     images: list[Any] = [space for space, _ in every if inputs.is_image(space)]
     if not images:
+        stacked = any(isinstance(space, Box) and len(space.shape) == 4 for space, _ in every)
+        hint = " memory.stack_op: concat joins the frames of a stack as channels." if stacked else ""
         raise SpecError(
-            f"expected an observation with an image [height, width, channels], got {observation_space}.",
+            f"expected an observation with an image [height, width, channels], got {observation_space}.{hint}",
             "agent.net.type",
         )
     for space in images:
