@@ -27,7 +27,7 @@ class TemperatureKeys:
     target_entropy: float | None = key(
         default=None, doc="entropy to hold; none: minus the action's dimensions, or the ratio below of ln(actions)"
     )
-    target_entropy_ratio: float = key(
+    target_entropy_ratio: float | Schedule = key(
         default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1
     )
 
