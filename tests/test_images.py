@@ -13,7 +13,7 @@ import slmjax
 from slmjax import registry
 from slmjax.types import Discrete
 
-QUICK = ("DQN", "PPO")
+QUICK = ("DQN",)
 REST = [name for name in AGENTS if name not in QUICK]
 NET = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 2]], "fc_hid_layers": [16]}
 MLP = {"hid_layers": [32]}  # where a batch must normalise a network, which is for MLPs alone

@@ -330,7 +330,7 @@ def test_importance_weights_take_the_bias_of_priorities_away():
     assert found[0.0] > 0.18, "the mutant: no importance weights"
 
 
-@pytest.mark.parametrize("algorithm", ["DQN", "DoubleDQN"])
+@pytest.mark.parametrize("algorithm", ["DQN", pytest.param("DoubleDQN", marks=pytest.mark.slow)])
 def test_a_later_reward_is_discounted(algorithm):
     memory = PER | {"num_step_returns": 1}
     spec = spec_of(algorithm, "probes:delayed_reward", 12_000, memory=memory, algorithm={"gamma": 0.5})
@@ -359,7 +359,7 @@ def test_priorities_are_part_of_the_session_and_resume_with_it():
     assert len(np.unique(leaves[0])) > 50
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_compiled_program_copies_neither_the_ring_nor_the_tree(n):
     rows = 4096
     trial = trial_of(PER | {"max_size": rows, "num_step_returns": n})

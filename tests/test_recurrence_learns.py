@@ -92,7 +92,7 @@ def right(climbed, probe: str) -> np.ndarray:
     return ((actions == answers) & asked).sum((1, 2)) / asked.sum()
 
 
-OFTEN = ("DQN", "QRDQN", "PPO")  # what differs in kind
+OFTEN = ("DQN", "PPO")  # what differs in kind
 
 
 @pytest.mark.parametrize("probe", PROBES)

@@ -168,7 +168,7 @@ class TestProgram:
         text = jax.jit(jax.vmap(body)).lower(jnp.zeros((2, rows)), jnp.ones(2, bool)).compile(AS_USERS_DO).as_text()
         assert re.search(rf"= \w+\[2,{rows}[\],].* (copy|select)\(", text)
 
-    @pytest.mark.parametrize("sessions", [1, 3])
+    @pytest.mark.parametrize("sessions", [pytest.param(1, marks=pytest.mark.slow), 3])
     def test_sessions_that_do_not_divide_among_devices_are_all_there(self, sessions):
         trial = trial_of("PPO", sessions)
         ran = run_to(trial, 512)

@@ -70,8 +70,13 @@ def spec_with(algorithm, env, net, frames, **changes):
     return slmjax.load_spec({"name": "test", **spec})
 
 
-@pytest.mark.parametrize("algorithm", ["DQN", "PPO"])
-@pytest.mark.parametrize("name", NETS)
+PAIRS = [(algorithm, name) for algorithm in ("DQN", "PPO") for name in NETS]
+AGAIN = [("DQN", "conv"), ("DQN", "heads"), ("PPO", "dueling"), ("PPO", "dueling conv")]  # parts that others have too
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"), [pytest.param(*p, marks=pytest.mark.slow) if p in AGAIN else p for p in PAIRS]
+)
 def test_an_agent_learns_two_segments_with_it(algorithm, name):
     env, net = NETS[name]
     spec = spec_with(algorithm, env, net, 512)

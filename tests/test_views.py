@@ -329,7 +329,7 @@ SEEING_TWO = {  # the memories of an algorithm, and frames to learn with them
 }
 
 
-QUICK = (("DQN", "AtariPrioritizedReplay"), ("PPO", "OnPolicyAtariReplay"))
+QUICK = (("DQN", "AtariPrioritizedReplay"),)
 PAIRS = [(k, name) for k, (names, _) in SEEING_TWO.items() for name in names]
 
 
