@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 import slmjax
 
 NET = {"hid_layers": [32], "clip_grad_val": 10.0, "optim_spec": {"name": "Adam", "lr": 5e-3}}
@@ -61,6 +63,12 @@ def merge(base: dict, changes: dict) -> dict:
         nested = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = merge(merged[name], value) if nested else value
     return merged
+
+
+def slow_ones(cases, slow):
+    """Parameters of a test; those in `slow` are for `pytest -m slow` alone."""
+    mark = lambda case: pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)  # noqa: E731
+    return [mark(case) if case in slow else case for case in cases]
 
 
 def spec_of(

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from agents import slow_ones
 from tiny import ALGORITHMS, EVERYTHING, diagonal, lab, population, spec_of
 from trees import host, unlike
 
@@ -59,9 +60,7 @@ class TestEveryAlgorithm:
 KINDS = ("ActorCritic", "PPO", "DQN", "SARSA", "SoftActorCritic")
 
 
-@pytest.mark.parametrize(
-    "algorithm", [a if a in KINDS else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
-)
+@pytest.mark.parametrize("algorithm", slow_ones(ALGORITHMS, {*ALGORITHMS} - {*KINDS}))
 def test_a_session_alone_is_the_same_session_after_its_first_update(algorithm):
     spec = spec_of(algorithm, EVERYTHING, diagonal(algorithm))
     one = lab(spec, 0)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from agents import AGENTS
+from agents import AGENTS, slow_ones
 from ladder import SEEDS, cooling
 from probes import CENTRES, picture
 from test_train_nets import spec_with
@@ -14,33 +14,25 @@ from slmjax import registry
 from slmjax.types import Discrete
 
 QUICK = ("DQN",)
-REST = [name for name in AGENTS if name not in QUICK]
 NET = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 2]], "fc_hid_layers": [16]}
 MLP = {"hid_layers": [32]}  # where a batch must normalise a network, which is for MLPs alone
-FRAMES = dict.fromkeys(AGENTS, 8000) | {}
+FRAMES = 8000
 
 
 def right(algorithm: str) -> np.ndarray:
     """The share of 500 images that each session acts rightly upon."""
-    frames = FRAMES[algorithm]
     known = registry.resolve("algorithm", AGENTS[algorithm]["algorithm"]["name"])
     boxed = Discrete not in known.actions
-    net = (MLP | NEEDS[algorithm] if algorithm in NEEDS else NET) | cooling(frames)
-    spec = spec_with(algorithm, "probes:picture", net, frames, kwargs={"continuous": boxed})
+    net = (MLP | NEEDS[algorithm] if algorithm in NEEDS else NET) | cooling(FRAMES)
+    spec = spec_with(algorithm, "probes:picture", net, FRAMES, kwargs={"continuous": boxed})
     coins, images = jax.vmap(picture().reset)(jax.random.split(jax.random.key(5), 500))
     actions = np.stack([np.asarray(p(images)) for p in slmjax.train(spec, sessions=SEEDS).policies])
     chosen = actions[..., 0] > np.mean(CENTRES) if boxed else actions
     return (chosen == np.asarray(coins)).mean(-1)
 
 
-@pytest.mark.parametrize("algorithm", QUICK)
+@pytest.mark.parametrize("algorithm", slow_ones(AGENTS, {*AGENTS} - {*QUICK}))
 def test_what_an_image_shows_is_acted_upon(algorithm):
-    assert (right(algorithm) >= 0.98).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", REST)
-def test_what_an_image_shows_is_acted_upon_by_every_algorithm(algorithm):
     assert (right(algorithm) >= 0.98).all()
 
 

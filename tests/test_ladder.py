@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agents import spec_of
+from agents import slow_ones, spec_of
 from ladder import BOXED, PROBES, ascend, climb, cooling, found
 
 from slmjax.algos.c51 import categorical
@@ -73,13 +73,8 @@ def check(climbed, probe, values, *, tolerance: float = 1.0, action: float = 0.0
 ALIKE = ("PPOSIL", "DoubleDQN", "VanillaDQN", "Combined", "DDPG")
 
 
-def quick(algorithms, slow=ALIKE):
-    """The algorithms, some of them in `pytest -m slow` alone."""
-    return [pytest.param(a, marks=pytest.mark.slow) if a in slow else a for a in algorithms]
-
-
 @pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("algorithm", quick([*CRITICS, *SCORES]))
+@pytest.mark.parametrize("algorithm", slow_ones([*CRITICS, *SCORES], ALIKE))
 def test_a_value_is_found(algorithm, probe):
     check(climb(algorithm, (CRITICS | SCORES)[algorithm]), probe, critic if algorithm in CRITICS else best_score)
 
@@ -123,7 +118,7 @@ def test_a_value_is_found_from_replay(algorithm, probe):
 
 
 @pytest.mark.parametrize("probe", BOXED)
-@pytest.mark.parametrize("algorithm", quick(REPLAYED, (*ALIKE, "CrossQ")))
+@pytest.mark.parametrize("algorithm", slow_ones(REPLAYED, (*ALIKE, "CrossQ")))
 def test_a_value_is_found_in_a_box(algorithm, probe):
     if (algorithm, probe) not in BLIND:
         check(climb_with(algorithm, True), probe, critics_of(ACTION), tolerance=NOISY.get(algorithm, 1.0), action=0.15)

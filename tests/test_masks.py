@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agents import spec_of
+from agents import slow_ones, spec_of
+from ladder import cooling
 from scipy import special, stats
 
 import slmjax
@@ -219,8 +220,7 @@ OBS = {"x": jnp.array([[0.0], [1.0], [-1.0]]), "action_mask": jnp.array([[1, 1, 
 
 
 def learn(name, frames=20_000):
-    lr = {"lr": {"name": "linear_decay", "start_val": 1e-2, "end_val": 1e-4, "end_step": frames}}
-    spec = spec_of(name, "probes:forbidden_action", frames, algorithm={"gamma": 0.5}, net={"optim_spec": lr})
+    spec = spec_of(name, "probes:forbidden_action", frames, algorithm={"gamma": 0.5}, net=cooling(frames))
     return slmjax.train(spec, sessions=SESSIONS)
 
 
@@ -234,7 +234,7 @@ def values(result):
     return np.stack([scores(p) for p in result.policies])
 
 
-@pytest.mark.parametrize("name", [pytest.param(a, marks=pytest.mark.slow) if a in LIKE_DQN else a for a in ALGORITHMS])
+@pytest.mark.parametrize("name", slow_ones(ALGORITHMS, LIKE_DQN))
 def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
     result = learn(name)
     assert not result.failed  # one forbidden action would have been a NaN for good

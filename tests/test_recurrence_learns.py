@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agents import slow_ones
 from ladder import SEEDS, Probe, ascend
 from probes import cue_then_answer, previous_sign
 
@@ -96,9 +97,7 @@ OFTEN = ("DQN", "PPO")  # what differs in kind
 
 
 @pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize(
-    "algorithm", [a if a in OFTEN else pytest.param(a, marks=pytest.mark.slow) for a in ALGORITHMS]
-)
+@pytest.mark.parametrize("algorithm", slow_ones(ALGORITHMS, {*ALGORITHMS} - {*OFTEN}))
 def test_a_carry_tells_what_was_seen_before(algorithm, probe):
     assert (right(climb(algorithm, True), probe) >= 0.98).all()
 

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agents import spec_of
+from agents import slow_ones, spec_of
+from ladder import cooling
 from tiny import FAST
 
 import slmjax
@@ -74,9 +75,7 @@ PAIRS = [(algorithm, name) for algorithm in ("DQN", "PPO") for name in NETS]
 AGAIN = [("DQN", "conv"), ("DQN", "heads"), ("PPO", "dueling"), ("PPO", "dueling conv")]  # parts that others have too
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "name"), [pytest.param(*p, marks=pytest.mark.slow) if p in AGAIN else p for p in PAIRS]
-)
+@pytest.mark.parametrize(("algorithm", "name"), slow_ones(PAIRS, AGAIN))
 def test_an_agent_learns_two_segments_with_it(algorithm, name):
     env, net = NETS[name]
     spec = spec_with(algorithm, env, net, 512)
@@ -93,10 +92,6 @@ def test_an_agent_learns_two_segments_with_it(algorithm, name):
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(sessions.agent.policy), strict=True):
         assert (old != np.asarray(new)).any()
         assert (np.asarray(new)[0] != np.asarray(new)[1]).any()
-
-
-def cooling(frames):
-    return {"optim_spec": {"lr": {"name": "linear_decay", "start_val": 1e-2, "end_val": 1e-4, "end_step": frames}}}
 
 
 def test_a_dueling_dqn_plays_what_pays():

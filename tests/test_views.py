@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agents import spec_of
+from agents import slow_ones, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rings import AS_USERS_DO, BYTES, FLOATS, Stream, ends, shapes_only
@@ -333,9 +333,7 @@ QUICK = (("DQN", "AtariPrioritizedReplay"),)
 PAIRS = [(k, name) for k, (names, _) in SEEING_TWO.items() for name in names]
 
 
-@pytest.mark.parametrize(
-    ("which", "name"), [p if p in QUICK else pytest.param(*p, marks=pytest.mark.slow) for p in PAIRS]
-)
+@pytest.mark.parametrize(("which", "name"), slow_ones(PAIRS, {*PAIRS} - {*QUICK}))
 def test_two_frames_tell_what_one_does_not(which, name):
     memory = {"name": name, "stack_len": 2}
     changes = {"algorithm": {"gamma": 0.5}, **COOLING}

@@ -21,7 +21,7 @@ from slmjax.algos.losses import PUNISH, same_shape, weighted_mean
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer, optimizer
 from slmjax.types import HP, Array, Box, Dict, Discrete, Key, Net, PyTree, Space, SpecError, Tail
 
 
@@ -85,7 +85,7 @@ def critic_optimizer(hp: HP) -> optax.GradientTransformation:
     """The optimiser of one critic: `critic_optim_spec`, or `optim_spec` where there is none."""
     own = hp.net.critic_optim_spec
     if own is None:
-        return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
+        return net_optimizer(hp.net)
     return optimizer(own, hp.net.clip_grad_val, "agent.net.critic_optim_spec")
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from slmjax.algos.losses import weighted_mean
-from slmjax.algos.offpolicy import make_store
+from slmjax.algos.offpolicy import make_store, remembering
 from slmjax.algos.targets import follow_frames
 from slmjax.algos.value_heads import EXPECTED, ActionValueKeys, ValueHead, greedy_policy
 from slmjax.algos.watch import shown, watch
@@ -29,7 +29,7 @@ from slmjax.memory.replay import Batch
 from slmjax.memory.sequences import Pair, side_by_side
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.masks import masking
@@ -96,17 +96,13 @@ def make(
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
         target = jax.tree.map(jnp.copy, params) if target_network else ()
-        return AgentState(params, Learner(target, _optimizer(hp).init(params)), store.init())
+        return AgentState(params, Learner(target, net_optimizer(hp.net).init(params)), store.init())
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         output, carry = net.step(params, obs, carry)
         q = mask(head.q(output, hp), obs)
         explore = POLICIES[hp.algorithm.action_policy]
         return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
-
-    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
-        del rng
-        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
     def predict(params: PyTree, batch: Batch) -> tuple[Array, Array]:
         carry = net.carry(batch.weight.shape[-1])
@@ -135,7 +131,7 @@ def make(
             params, opt_state = carry
             batch = store.gather(hp.memory, ring, pick, hp.algorithm.gamma, written)
             (value, (q, error)), gradient = jax.value_and_grad(loss, has_aux=True)(params, target, batch, hp)
-            params, opt_state = descend(_optimizer(hp), gradient, opt_state, params)
+            params, opt_state = descend(net_optimizer(hp.net), gradient, opt_state, params)
             return (params, opt_state), (jnp.stack([value, q, optax.tree.norm(gradient)]), error)
 
         repeated = jax.tree.map(lambda x: jnp.repeat(x, passes, 0), picks)
@@ -147,13 +143,9 @@ def make(
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, Learner(target, opt_state), ring), metrics
 
-    steps = alg.training_iter * alg.training_batch_iter
+    steps, observe = alg.training_iter * alg.training_batch_iter, remembering(store)
     agent = Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, steps, net.carry)
     return watch(agent, hp, env)
-
-
-def _optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 DQN = Algorithm(DQNKeys, make, (Discrete,), ("Replay",), ACTOR_KEYS)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from slmjax import registry
 from slmjax.memory.replay import Batch
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Array, Box, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
+from slmjax.types import HP, AgentState, Array, Box, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
 
 State = TypeVar("State")
 
@@ -70,6 +70,16 @@ def make_store(hp: HP, env: VectorEnv, windows: bool = False) -> Store:
             "agent.algorithm.training_start_step",
         )
     return store
+
+
+def remembering(store: Store) -> Callable[[AgentState, Rollout, Key, HP], AgentState]:
+    """`Agent.observe` of an agent that learns from a store: what is seen before training is remembered."""
+
+    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
+        del rng
+        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
+
+    return observe
 
 
 def rollout_size(hp: HP, env: VectorEnv) -> int:

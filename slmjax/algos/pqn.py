@@ -23,7 +23,7 @@ from slmjax.algos.watch import shown, watch_rollouts
 from slmjax.memory.view import boundary
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.masks import masking
@@ -64,7 +64,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
-        return AgentState(params, _optimizer(hp).init(params))
+        return AgentState(params, net_optimizer(hp.net).init(params))
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         output, carry = net.step(params, obs, carry)
@@ -92,7 +92,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
             batch, start = minibatches.take(index, pieces, rollout.carry)
             (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, start, hp)
             logs = jnp.stack([value, q, optax.tree.norm(gradient)])
-            return descend(_optimizer(hp), gradient, opt_state, params), logs
+            return descend(net_optimizer(hp.net), gradient, opt_state, params), logs
 
         orders = minibatches.orders(cut, rng)
         (params, opt_state), logs = jax.lax.scan(learn, (state.policy, state.learner), orders)
@@ -103,10 +103,6 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
     agent = Agent(init, act, update, horizon=hp.algorithm.time_horizon, opt_steps=cut.gradient_steps, carry=net.carry)
     return watch_rollouts(agent, hp, env)
-
-
-def _optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 PQN = Algorithm(PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS, {"layer_norm": True})

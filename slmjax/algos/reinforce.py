@@ -22,7 +22,7 @@ from slmjax.algos.watch import shown, watch_rollouts
 from slmjax.memory.windows import Episodes, Window, append, elite_floor, empty, episodes
 from slmjax.nets.actor import build_actor
 from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.heads import EVERY_ACTION, action_head
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
@@ -87,7 +87,7 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
         obs, carry = zeros(space, env.num_envs), net.carry(env.num_envs)
         raw = jax.eval_shape(lambda: net.step(params, obs, carry)[0].sample(rng))
         # As long as the longest episode that can end in a rollout.
-        return AgentState(params, _optimizer(hp).init(params), empty(env.max_steps + steps, obs, raw))
+        return AgentState(params, net_optimizer(hp.net).init(params), empty(env.max_steps + steps, obs, raw))
 
     def act(
         params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
@@ -120,7 +120,7 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
         advantage, weight = weigh(found, window.valid, hp)
         (value, entropy), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy, window, advantage, weight, hp)
         before = state.policy, state.learner
-        after = descend(_optimizer(hp), gradient, state.learner, state.policy)
+        after = descend(net_optimizer(hp.net), gradient, state.learner, state.policy)
         # Where no episode ended there is nothing to learn, and an optimiser's momentum must not act for it.
         some = jnp.sum(weight) > 0
         policy, learner = jax.tree.map(lambda new, old: jnp.where(some, new, old), after, before)
@@ -130,10 +130,6 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
         return AgentState(policy, learner, window), metrics
 
     return watch_rollouts(Agent(init, act, update, horizon=steps, opt_steps=1, carry=net.carry), hp, env)
-
-
-def _optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 def _algorithm(hyper: type, elite: bool) -> Algorithm:

@@ -30,7 +30,7 @@ from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
@@ -110,7 +110,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         actor_key, critic_key = jax.random.split(rng)
         actor, twins = net.init(actor_key, hp.net), critics.init(critic_key, hp.net)
         log_alpha, alpha_opt = temperature.init(hp)
-        opt_states = (init_each(critic_optimizer(hp), twins), _actor_optimizer(hp).init(actor), alpha_opt)
+        opt_states = (init_each(critic_optimizer(hp), twins), net_optimizer(hp.net).init(actor), alpha_opt)
         followed = jax.tree.map(jnp.copy, twins) if targets else ()
         shown = {"actor_loss": jnp.zeros(()), "entropy": jnp.zeros(())}
         return AgentState(actor, Learner(twins, followed, log_alpha, opt_states, shown), store.init())
@@ -118,10 +118,6 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         (output,), _ = net.apply(params, obs, ())
         return *policy.act(mask(output, obs), carry, rng, hp, greedy), ()
-
-    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
-        del rng
-        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
     def learn_actor(state: tuple[PyTree, Learner], batch: Batch, rng: Key, hp: HP) -> tuple[PyTree, Learner]:
         (actor, learner), alpha = state, temperature.alpha(state[1].log_alpha, hp)
@@ -135,7 +131,7 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
             return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), most, learned)
 
         (value, (h, most, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
-        actor, actor_opt = descend(_actor_optimizer(hp), gradient, actor_opt, learned)
+        actor, actor_opt = descend(net_optimizer(hp.net), gradient, actor_opt, learned)
         actor = keep_statistics(actor, learned)
         log_alpha, alpha_opt = temperature.learn(learner.log_alpha, alpha_opt, h, most, hp)
         shown = {"actor_loss": value, "entropy": h}
@@ -165,15 +161,11 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
         logs |= {"loss": logs["critic_loss"] + logs["actor_loss"], "lr": hp.net.optim_spec.lr}
         return AgentState(actor, learner, ring), logs
 
-    alg = hp.algorithm
+    alg, observe = hp.algorithm, offpolicy.remembering(store)
     agent = Agent(
         init, act, update, alg.training_frequency, observe, alg.training_start_step, alg.training_iter, policy.carry
     )
     return watch(agent, hp, env)
-
-
-def _actor_optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"update_type": "polyak"})

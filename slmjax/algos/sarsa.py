@@ -21,7 +21,7 @@ from slmjax.algos.watch import shown, watch_rollouts
 from slmjax.memory.view import boundary
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.exploration import greedy as best_action
 from slmjax.policies.masks import masking
@@ -60,7 +60,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
     def init(rng: Key, hp: HP) -> AgentState:
         params = net.init(rng, hp.net)
-        return AgentState(params, _optimizer(hp).init(params))
+        return AgentState(params, net_optimizer(hp.net).init(params))
 
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         output, carry = net.step(params, obs, carry)
@@ -84,17 +84,13 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
         (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(state.policy, rollout, rng, hp)
-        params, opt_state = descend(_optimizer(hp), gradient, state.learner, state.policy)
+        params, opt_state = descend(net_optimizer(hp.net), gradient, state.learner, state.policy)
         metrics = {"loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient)}
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, opt_state), metrics
 
     agent = Agent(init, act, update, horizon=hp.algorithm.training_frequency, opt_steps=1, carry=net.carry)
     return watch_rollouts(agent, hp, env)
-
-
-def _optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 SARSA = Algorithm(SARSAKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS)

@@ -29,7 +29,8 @@ from slmjax.nets.actor_critic import actor_critic_optimizer
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
-from slmjax.spec.schema import hyper, key, refuse_unread
+from slmjax.spec.errors import refuse_unread
+from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
     Agent,

@@ -16,7 +16,7 @@ from slmjax.algos import offpolicy
 from slmjax.algos.critics import from_unit
 from slmjax.algos.losses import same_shape
 from slmjax.policies.distributions import Categorical, SquashedNormal
-from slmjax.spec.schema import refuse_unread
+from slmjax.spec.errors import refuse_unread
 from slmjax.types import HP, Array, Box, Discrete, Key, PyTree
 
 # Bounds of log std as in Yarats and Kostrikov's pytorch_sac (2020) and CleanRL; the authors' own code has -20 and 2.

@@ -30,7 +30,7 @@ from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
-from slmjax.nets.optim import descend, optimizer
+from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
@@ -120,7 +120,7 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
     def init(rng: Key, hp: HP) -> AgentState:
         actor_key, critic_key = jax.random.split(rng)
         params = Params(net.init(actor_key, hp.net), critics.init(critic_key, hp.net))
-        opt_states = Params(_optimizer(hp).init(params.actor), init_each(critic_optimizer(hp), params.critics))
+        opt_states = Params(net_optimizer(hp.net).init(params.actor), init_each(critic_optimizer(hp), params.critics))
         learner = Learner(params.critics, jax.tree.map(jnp.copy, params), opt_states, jnp.zeros(()))
         return AgentState(params.actor, learner, store.init())
 
@@ -133,10 +133,6 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         carry = offpolicy.next_noise(carry, rng, hp.algorithm.noise_correlation)
         noisy = lambda noise: jnp.clip(unit + hp.algorithm.explore_var_spec * noise, -1.0, 1.0)  # noqa: E731
         return from_unit(space, offpolicy.explore(hp, carry.value, noisy)), carry, ()
-
-    def observe(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> AgentState:
-        del rng
-        return state._replace(memory=store.add(state.memory, rollout, hp.frame))
 
     def critic_loss(params: PyTree, targets: Params, batch: Batch, rng: Key, hp: HP) -> tuple[Array, Any]:
         a_t = smooth(play(targets.actor, batch.final_obs), rng, hp)
@@ -155,7 +151,7 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         actor, learner = state
         first = jax.tree.map(lambda x: x[:1], learner.critics)
         (value, learned), gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor, first, batch)
-        actor, opt_state = descend(_optimizer(hp), gradient, learner.opt_states.actor, learned)
+        actor, opt_state = descend(net_optimizer(hp.net), gradient, learner.opt_states.actor, learned)
         actor = keep_statistics(actor, learned)
         return actor, learner._replace(opt_states=learner.opt_states._replace(actor=opt_state), actor_loss=value)
 
@@ -182,13 +178,9 @@ def make(hp: HP, env: VectorEnv, *, number: int, smooth: Smooth) -> Agent:
         return AgentState(actor, learner, ring), logs
 
     alg, carry = hp.algorithm, partial(offpolicy.no_noise, space)
-    steps = alg.training_iter
+    steps, observe = alg.training_iter, offpolicy.remembering(store)
     agent = Agent(init, act, update, alg.training_frequency, observe, alg.training_start_step, steps, carry)
     return watch(agent, hp, env)
-
-
-def _optimizer(hp: HP) -> optax.GradientTransformation:
-    return optimizer(hp.net.optim_spec, hp.net.clip_grad_val)
 
 
 def _algorithm(keys: type, number: int, smooth: Smooth) -> Algorithm:

@@ -11,7 +11,7 @@ from slmjax.envs import make_env
 from slmjax.population import Population, make_population, stack
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
-from slmjax.spec.schema import refuse_unread
+from slmjax.spec.errors import refuse_unread
 from slmjax.spec.sections import Spec
 from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
 

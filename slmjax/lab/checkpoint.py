@@ -64,7 +64,7 @@ class Checkpoints:
         manager = self._open()
         if manager.latest_step() == run.frame:
             return
-        sessions = _to_host(trial.population.unpad(run.sessions))
+        sessions = {name: x[: trial.population.size] for name, x in _to_host(run.sessions).items()}
         # Orbax writes no empty mapping, and before the first row ends there is nothing to write.
         history = {name: np.array(values) for name, values in run.history.columns.items()} or {_NO_ROWS: np.zeros(1)}
         about = {"frame": run.frame, "wall_t": run.history.wall_t, "spec": to_dict(trial.spec)}

@@ -65,6 +65,11 @@ def optimizer(
     return optax.chain(optax.clip_by_global_norm(clip_grad_val), transformation)
 
 
+def net_optimizer(net: Any) -> optax.GradientTransformation:
+    """The optimiser of a network by `agent.net`: its `optim_spec`, its gradient clipped as `clip_grad_val` says."""
+    return optimizer(net.optim_spec, net.clip_grad_val)
+
+
 def descend(
     transformation: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:

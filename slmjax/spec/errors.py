@@ -1,5 +1,6 @@
 """One message for every mistake in a spec: where it is, which key, what was expected, what was got, what is near."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -73,6 +74,18 @@ def brief(text: str, most: int = SHOWN) -> str:
     """A text cut to what a message can carry, on one line."""
     cut = text if len(text) <= most else text[:most] + "..."
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
+
+
+def refuse_unread(section: Any, where: str, why: str, *names: str) -> None:
+    """A key that changes nothing is a mistake that its writer would like to hear of.
+
+    Raises:
+        SpecError: a key of `section`, which is at `where` in the spec, has not its default; `why` nothing reads it.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(section)}
+    for name in names:
+        if name in usual and getattr(section, name) != usual[name]:
+            raise SpecError(f"nothing reads it: {why}. Got {show(getattr(section, name))}.", f"{where}.{name}")
 
 
 def unknown(keys: list[str], valid: list[str]) -> str:

@@ -12,8 +12,6 @@ from typing import Any, dataclass_transform
 
 import jax
 
-from slmjax.types import SpecError
-
 _REQUIRED = dataclasses.MISSING
 
 
@@ -76,18 +74,6 @@ def hyper(cls: type) -> type:
     jax.tree_util.register_dataclass(made, data, [name for name in fields if name not in data])
     made.__hyper__ = True
     return made  # type: ignore[no-any-return]
-
-
-def refuse_unread(section: Any, where: str, why: str, *names: str) -> None:
-    """A key that changes nothing is a mistake that its writer would like to hear of.
-
-    Raises:
-        SpecError: a key of `section`, which is at `where` in the spec, has not its default; `why` nothing reads it.
-    """
-    usual = {field.name: field.default for field in dataclasses.fields(section)}
-    for name in names:
-        if name in usual and getattr(section, name) != usual[name]:
-            raise SpecError(f"nothing reads it: {why}. Got {str(getattr(section, name))[:60]}.", f"{where}.{name}")
 
 
 def hints(cls: type) -> dict[str, Any]:
