@@ -37,7 +37,7 @@ TABLES: dict[str, dict[str, str]] = {
         "CrossEntropy": "slmjax.algos.reinforce:CROSS_ENTROPY",
         "SoftActorCritic": "slmjax.algos.sac:SOFT_ACTOR_CRITIC",
         "TD3": "slmjax.algos.td3:TD3",
-        "DDPG": "slmjax.algos.td3:DDPG",
+        "DDPG": "slmjax.algos.ddpg:DDPG",
         "CrossQ": "slmjax.algos.crossq:CROSSQ",
     },
     "memory": {

@@ -407,7 +407,7 @@ MUTANTS = (
     ),
     Mutant(
         "action not rescaled",
-        "algos/td3.py",
+        "algos/ddpg.py",
         "actions that critics see",
         "critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)",
         "critics.learn(params, batch.obs, batch.action, batch.weight)",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from one_update import IMPORTANCE, ROWS, average, case, close, layers, mlp, moved, slope, unit
 
-from slmjax.algos.td3 import clipped_double_target, smooth
+from slmjax.algos.td3 import smooth
 from slmjax.policies.schedules import at
 
 CRITICS = {"TD3": 2, "DDPG": 1}
@@ -115,11 +115,3 @@ class TestSmoothing:
         hp = at(self.keys(monkeypatch), jnp.int32(0))
         found = np.asarray(smooth(jnp.zeros((50, 3)), jax.random.key(0), hp))
         assert len(np.unique(found[np.abs(found) < 0.5])) > 140
-
-
-def test_the_lower_of_two_critics_is_the_target():
-    r, d = np.array([1.0, 2.0]), np.array([0.9, 0.0])
-    q = np.array([[3.0, 4.0], [1.0, 5.0]])
-    np.testing.assert_allclose(clipped_double_target(r, d, jnp.asarray(q)), [1.9, 2.0], rtol=1e-6)
-    with pytest.raises(ValueError, match="equal shapes"):
-        clipped_double_target(r[:, None], d, jnp.asarray(q))

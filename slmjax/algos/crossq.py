@@ -18,7 +18,7 @@ from slmjax.algos import sac
 from slmjax.algos.critics import Critics, td_loss
 from slmjax.algos.soft import Draws, soft_value
 from slmjax.memory.replay import Batch
-from slmjax.nets.keys import TARGET_KEYS
+from slmjax.nets.keys import POLICY_GRADIENT_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, PyTree, SpecError, VectorEnv
 
@@ -64,4 +64,5 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     return sac.make(hp, env, critic_loss=joint_td_loss, targets=False)
 
 
-CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), (*sac.UNREAD, *TARGET_KEYS), {"batch_renorm": True})
+UNREAD = POLICY_GRADIENT_KEYS + TARGET_KEYS
+CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"batch_renorm": True})

@@ -8,8 +8,7 @@
 
 `make` builds every value method with a replay memory from two parts. A `Rule` says what the next step is worth: by the
 action that the target network likes best (DQN), that the online one likes best (double DQN), or softly
-(`munchausen.py`). A `ValueHead` says what is predicted: an expected return (here), or its distribution (`c51.py`,
-`qrdqn.py`). Vanilla DQN has no target network: it bootstraps from the online one.
+(`munchausen.py`). A `ValueHead` says what is predicted: mean returns (here) or distributions (`c51.py`, `qrdqn.py`).
 """
 
 from collections.abc import Callable
@@ -30,8 +29,7 @@ from slmjax.memory.sequences import Pair, side_by_side
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, net_optimizer
-from slmjax.policies.exploration import POLICIES
-from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.exploration import POLICIES, greedy_action
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
@@ -102,12 +100,11 @@ def make(
         output, carry = net.step(params, obs, carry)
         q = mask(head.q(output, hp), obs)
         explore = POLICIES[hp.algorithm.action_policy]
-        return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
+        return (greedy_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
     def predict(params: PyTree, batch: Batch) -> tuple[Array, Array]:
         carry = net.carry(batch.weight.shape[-1])
-        burn_in = getattr(hp.memory, "burn_in", 0)
-        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.ended, burn_in)
+        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.ended, getattr(hp.memory, "burn_in", 0))
 
     def loss(params: PyTree, target: PyTree, batch: Batch, hp: HP) -> tuple[Array, tuple[Array, Array]]:
         fixed = predict(target if target_network else jax.lax.stop_gradient(params), batch)
@@ -138,8 +135,7 @@ def make(
         (params, opt_state), (logs, error) = jax.lax.scan(learn, (state.policy, state.learner.opt_state), repeated)
         ring = store.rate(hp.memory, ring, picks, error[passes - 1 :: passes])  # as they were in the last pass
         target = follow_frames(target, params, hp, size) if target_network else ()
-        value, q, norm = logs.mean(0)
-        metrics = {"loss": value, "q_value": q, "grad_norm": norm}
+        metrics = dict(zip(("loss", "q_value", "grad_norm"), logs.mean(0), strict=True))
         metrics |= {"lr": hp.net.optim_spec.lr, "explore_var": hp.algorithm.explore_var_spec}
         return AgentState(params, Learner(target, opt_state), ring), metrics
 
@@ -150,6 +146,5 @@ def make(
 
 DQN = Algorithm(DQNKeys, make, (Discrete,), ("Replay",), ACTOR_KEYS)
 DOUBLE_DQN = Algorithm(DQNKeys, partial(make, rule=double_q_learning), (Discrete,), ("Replay",), ACTOR_KEYS)
-VANILLA_DQN = Algorithm(
-    DQNKeys, partial(make, target_network=False), (Discrete,), ("Replay",), ACTOR_KEYS + TARGET_KEYS
-)
+UNREAD = ACTOR_KEYS + TARGET_KEYS
+VANILLA_DQN = Algorithm(DQNKeys, partial(make, target_network=False), (Discrete,), ("Replay",), UNREAD)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from slmjax import registry
+from slmjax.algos.critics import from_unit
 from slmjax.memory.replay import Batch
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, AgentState, Array, Box, Key, Memory, PyTree, Rollout, SpecError, Store, VectorEnv
@@ -154,13 +155,19 @@ def next_noise(carry: Noise, rng: Key, correlation: Any) -> Noise:
     return Noise(c * carry.value + jnp.sqrt(1.0 - c**2) * z, jnp.ones_like(carry.begun))
 
 
-def explore(hp: HP, noise: Array, play: Callable[[Array], Array]) -> Array:
-    """Unit actions: `play(noise)`, or during the warm-up uniform ones made of the same noise.
+def play_unit(
+    hp: HP, space: Box, play: Callable[[Any], Array], carry: Noise, rng: Key, greedy: bool
+) -> tuple[Array, Noise]:
+    """Actions `[E, ...]` of a policy `noise [E, ...] -> unit actions`, and the carry: `greedy` ones have no noise.
 
-    `erf(x / sqrt 2) = 2 Phi(x) - 1` turns a standard normal into a uniform number in [-1, 1].
+    During the warm-up they are uniform ones made of the same noise: `erf(x / sqrt 2) = 2 Phi(x) - 1` turns a standard
+    normal into a uniform number in [-1, 1].
     """
-    uniform = lambda x: jax.lax.erf(x / jnp.sqrt(2.0))  # noqa: E731
-    return warm_up(hp, lambda: uniform(noise), lambda: play(noise))
+    if greedy:
+        return from_unit(space, play(0.0)), carry
+    carry = next_noise(carry, rng, hp.algorithm.noise_correlation)
+    unit = warm_up(hp, lambda: jax.lax.erf(carry.value / jnp.sqrt(2.0)), lambda: play(carry.value))
+    return from_unit(space, unit), carry
 
 
 def warm_up(hp: HP, random: Callable[[], Array], play: Callable[[], Array]) -> Array:

@@ -24,8 +24,7 @@ from slmjax.memory.view import boundary
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, net_optimizer
-from slmjax.policies.exploration import POLICIES
-from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.exploration import POLICIES, greedy_action
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
@@ -70,7 +69,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
         output, carry = net.step(params, obs, carry)
         q = mask(output[..., 0], obs)
         explore = POLICIES[hp.algorithm.action_policy]
-        return (best_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
+        return (greedy_action(q) if greedy else explore(q, hp.algorithm.explore_var_spec, rng)), carry, ()
 
     def samples(params: PyTree, rollout: Rollout, hp: HP) -> Sample:
         ended, over = rollout.terminated | rollout.truncated, boundary(rollout)

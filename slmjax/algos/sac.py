@@ -11,44 +11,29 @@
 The actor and its expectations are in `soft.py`: one draw where actions are continuous, a sum where they are discrete.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from slmjax.algos import offpolicy, temperature
-from slmjax.algos.critics import Critics, build_critics, critic_optimizer, descend_each, init_each, learning, td_loss
+from slmjax.algos.critics import build_critics, critic_optimizer, descend_each, init_each, learning
 from slmjax.algos.losses import weighted_mean
 from slmjax.algos.offpolicy import ReplayKeys, Tick
-from slmjax.algos.soft import Draws, entropy, soft_policy, soft_value
+from slmjax.algos.soft import CriticLoss, entropy, soft_policy, soft_td_loss, soft_value
 from slmjax.algos.targets import follow_steps
 from slmjax.algos.temperature import TemperatureKeys
 from slmjax.algos.watch import shown, watch
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
+from slmjax.nets.keys import POLICY_GRADIENT_KEYS
 from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
-from slmjax.types import (
-    HP,
-    Agent,
-    AgentState,
-    Algorithm,
-    Array,
-    Box,
-    Discrete,
-    Key,
-    PyTree,
-    Rollout,
-    Tail,
-    VectorEnv,
-)
-
-UNREAD = ("log_std_init", "shared")
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, PyTree, Rollout, Tail, VectorEnv
 
 
 @hyper
@@ -74,22 +59,6 @@ class Learner(NamedTuple):
     log_alpha: Array
     opt_states: tuple[PyTree, PyTree, PyTree]
     shown: dict[str, Array]
-
-
-# Arguments as those of `soft_td_loss`; the loss, and (mean absolute error [B], mean value, parameters as learned).
-CriticLoss = Callable[..., tuple[Array, tuple[Array, Array, PyTree]]]
-
-
-def soft_td_loss(
-    critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
-) -> tuple[Array, tuple[Array, Array, PyTree]]:
-    """The critics' loss, bootstrapped from the target critics."""
-    q_t = critics.apply(targets, batch.final_obs, draws_t.action)
-    target = batch.r_t + batch.discount_t * soft_value(q_t, draws_t, alpha)
-    scores, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
-    q = critics.pick(scores, batch.action)
-    value, (error, mean) = td_loss(q, target, batch, hp)
-    return value, (error, mean, learned)
 
 
 def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targets: bool = True) -> Agent:
@@ -168,4 +137,6 @@ def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targ
     return watch(agent, hp, env)
 
 
-SOFT_ACTOR_CRITIC = Algorithm(SACKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"update_type": "polyak"})
+SOFT_ACTOR_CRITIC = Algorithm(
+    SACKeys, make, (Discrete, Box), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"}
+)

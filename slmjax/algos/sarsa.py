@@ -22,8 +22,7 @@ from slmjax.memory.view import boundary
 from slmjax.nets.action_values import build_action_values
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, net_optimizer
-from slmjax.policies.exploration import POLICIES
-from slmjax.policies.exploration import greedy as best_action
+from slmjax.policies.exploration import POLICIES, greedy_action
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Discrete, Key, PyTree, Rollout, VectorEnv
@@ -65,7 +64,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
         output, carry = net.step(params, obs, carry)
         q = mask(output[..., 0], obs)
-        return (best_action(q) if greedy else explore(q, rng, hp)), carry, ()
+        return (greedy_action(q) if greedy else explore(q, rng, hp)), carry, ()
 
     def values(params: PyTree, rollout: Rollout) -> tuple[Array, Array]:
         ended = boundary(rollout)

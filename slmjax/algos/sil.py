@@ -31,29 +31,16 @@ from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.spec.errors import refuse_unread
 from slmjax.spec.schema import hyper, key
-from slmjax.types import (
-    HP,
-    Agent,
-    AgentState,
-    Algorithm,
-    Array,
-    Key,
-    PyTree,
-    Rollout,
-    SpecError,
-    Store,
-    VectorEnv,
-)
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv
 
 EPSILON = 1e-4  # added to an advantage, so that a step without one may still be chosen
 NEVER = -1e9
 
 
 @hyper
-class SILKeys(actor_critic.ActorCriticKeys):
-    """`agent.algorithm` of name `SIL`."""
+class ImitationKeys:
+    """What both methods read beside the keys of what they build on."""
 
-    name: str = key(default="SIL", doc="name of the algorithm")
     sil_policy_loss_coef: float = key(default=1.0, doc="weight of the imitation of actions", low=0)
     sil_val_loss_coef: float = key(default=0.01, doc="weight of the imitation of returns", low=0)
     training_iter: int = key(default=4, doc="batches of past steps after each rollout", low=1)
@@ -66,19 +53,17 @@ class SILKeys(actor_critic.ActorCriticKeys):
 
 
 @hyper
-class PPOSILKeys(ppo.PPOKeys):
+class SILKeys(ImitationKeys, actor_critic.ActorCriticKeys):
+    """`agent.algorithm` of name `SIL`."""
+
+    name: str = key(default="SIL", doc="name of the algorithm")
+
+
+@hyper
+class PPOSILKeys(ImitationKeys, ppo.PPOKeys):
     """`agent.algorithm` of name `PPOSIL`."""
 
     name: str = key(default="PPOSIL", doc="name of the algorithm")
-    sil_policy_loss_coef: float = key(default=1.0, doc="weight of the imitation of actions", low=0)
-    sil_val_loss_coef: float = key(default=0.01, doc="weight of the imitation of returns", low=0)
-    training_iter: int = key(default=4, doc="batches of past steps after each rollout", low=1)
-    training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
-    sil_pool: int = key(
-        default=1, doc="past steps that each one imitated is chosen from by priority; 1: at random", low=1
-    )
-    sil_alpha: float = key(default=0.6, doc="how far priorities differ: 0 not at all, 1 as advantages do", low=0)
-    sil_beta: float = key(default=0.1, doc="how much of the bias of priorities the weights take away", low=0, high=1)
 
 
 def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> Agent:
@@ -94,8 +79,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         refuse_unread(hp.algorithm, "agent.algorithm", "priorities are for sil_pool above 1", "sil_alpha", "sil_beta")
     parts, alg = on_policy(hp, env, recurrent=False), hp.algorithm  # before the base, which may be recurrent
     agent = base(hp, env)
-    steps = alg.training_iter * alg.training_batch_iter
-    rollout_size = agent.horizon * env.num_envs
+    steps, rollout_size = alg.training_iter * alg.training_batch_iter, agent.horizon * env.num_envs
     played = env._replace(action_space=parts.raw)
     store: Store = registry.resolve("memory", hp.memory.name).make(hp.memory, played, rollout_size)
 
@@ -107,9 +91,8 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         better = jnp.maximum(batch.r_t - value, 0.0)
         imitation = -policy.log_prob(batch.action) * jax.lax.stop_gradient(better)
         total = hp.algorithm.sil_policy_loss_coef * imitation + hp.algorithm.sil_val_loss_coef * 0.5 * better**2
-        return weighted_mean(total * batch.importance, batch.weight), weighted_mean(
-            (better > 0).astype(jnp.float32), batch.weight
-        )
+        share = weighted_mean((better > 0).astype(jnp.float32), batch.weight)
+        return weighted_mean(total * batch.importance, batch.weight), share
 
     def choose(params: PyTree, drawn: Batch, rng: Key, hp: HP) -> Batch:
         """`[B x pool]` steps to `B`, one out of each pool."""
@@ -132,8 +115,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         # What is imitated is the raw draw: the action may be a clipped one, which has no likelihood of its own.
         final_obs = parts.see(state.policy, see_rollout(rollout, hp, env).final_obs)
         v_t = parts.net.value(state.policy.params, final_obs)
-        drawn = rollout._replace(action=rollout.extras.raw)
-        past = store.add(state.memory, drawn, hp.frame, hp.algorithm.gamma, v_t)
+        past = store.add(state.memory, rollout._replace(action=rollout.extras.raw), hp.frame, hp.algorithm.gamma, v_t)
         written = hp.frame + rollout_size
         picks = store.sample(hp.memory, past, sample_key, alg.training_iter * alg.sil_pool, written)
         picks = jax.tree.map(lambda x: x.reshape(alg.training_iter, -1), picks)

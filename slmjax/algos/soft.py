@@ -1,4 +1,4 @@
-"""Stochastic actors of maximum-entropy learning, and expectations over their actions.
+"""Stochastic actors of maximum-entropy learning, expectations over their actions, and their critics' loss.
 
 The expectation is one reparameterised draw where actions are continuous, and a sum over all of them where they are
 discrete: the formulas are the same, over `K` actions with weights (`Draws`).
@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.algos import offpolicy
-from slmjax.algos.critics import from_unit
+from slmjax.algos.critics import Critics, td_loss
 from slmjax.algos.losses import same_shape
+from slmjax.memory.replay import Batch
 from slmjax.policies.distributions import Categorical, SquashedNormal
 from slmjax.spec.errors import refuse_unread
 from slmjax.types import HP, Array, Box, Discrete, Key, PyTree
@@ -66,6 +67,22 @@ def entropy(draws: Draws) -> Array:
     return -jnp.sum(draws.weight * draws.log_prob, -1)
 
 
+# Arguments as those of `soft_td_loss`; the loss, and (mean absolute error [B], mean value, parameters as learned).
+CriticLoss = Callable[..., tuple[Array, tuple[Array, Array, PyTree]]]
+
+
+def soft_td_loss(
+    critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
+) -> tuple[Array, tuple[Array, Array, PyTree]]:
+    """The critics' loss, bootstrapped from the target critics."""
+    q_t = critics.apply(targets, batch.final_obs, draws_t.action)
+    target = batch.r_t + batch.discount_t * soft_value(q_t, draws_t, alpha)
+    scores, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
+    q = critics.pick(scores, batch.action)
+    value, (error, mean) = td_loss(q, target, batch, hp)
+    return value, (error, mean, learned)
+
+
 def soft_policy(hp: HP, space: Discrete | Box) -> Policy:
     """The policy over a space: `categorical` or `squashed`.
 
@@ -93,10 +110,7 @@ def squashed(space: Box) -> Policy:
 
     def act(output: Array, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree]:
         loc, scale, *_ = pi(output)
-        if greedy:
-            return from_unit(space, jnp.tanh(loc)), carry
-        carry = offpolicy.next_noise(carry, rng, hp.algorithm.noise_correlation)
-        return from_unit(space, offpolicy.explore(hp, carry.value, lambda noise: jnp.tanh(loc + scale * noise))), carry
+        return offpolicy.play_unit(hp, space, lambda noise: jnp.tanh(loc + scale * noise), carry, rng, greedy)
 
     return Policy(
         2 * size,

@@ -3,9 +3,11 @@
 from slmjax.nets.optim import OptimSpec
 from slmjax.spec.schema import hyper, key
 
-# Keys that only make sense with an actor beside the critic, with a critic beside the actor, with a target network.
+# Keys that only make sense with an actor beside the critic, with a critic beside the actor, with both in one policy
+# gradient, with a target network.
 ACTOR_KEYS = ("actor_init_std", "log_std_init", "shared", "critic_optim_spec", "critic_hid_layers")
 CRITIC_KEYS = ("critic_init_std", "shared", "critic_optim_spec", "critic_hid_layers", "loss_spec")
+POLICY_GRADIENT_KEYS = ("log_std_init", "shared")
 TARGET_KEYS = ("update_type", "update_frequency", "polyak_coef")
 LOSSES = ("MSELoss", "SmoothL1Loss", "HuberLoss", "L1Loss")
 

@@ -15,7 +15,7 @@ from slmjax.types import Array, Key
 Explore = Callable[[Array, Any, Key], Array]
 
 
-def greedy(scores: Array) -> Array:
+def greedy_action(scores: Array) -> Array:
     """The best action of each environment; the first one on a tie."""
     return jnp.argmax(scores, -1).astype(jnp.int32)
 
@@ -23,7 +23,7 @@ def greedy(scores: Array) -> Array:
 def default(scores: Array, explore_var: Any, key: Key) -> Array:
     """The best action: no exploration (`action_pdtype: Argmax` sampled)."""
     del explore_var, key
-    return greedy(scores)
+    return greedy_action(scores)
 
 
 def random(scores: Array, explore_var: Any, key: Key) -> Array:
@@ -41,7 +41,7 @@ def epsilon_greedy(scores: Array, explore_var: Any, key: Key) -> Array:
     epsilon = jnp.clip(explore_var, 0.0, 1.0)
     draw = jax.random.uniform(key, scores.shape[:-1])
     picked = _valid_action(scores, draw / jnp.maximum(epsilon, 1e-8))
-    return jnp.where(draw < epsilon, picked, greedy(scores))
+    return jnp.where(draw < epsilon, picked, greedy_action(scores))
 
 
 def boltzmann(scores: Array, explore_var: Any, key: Key) -> Array:
