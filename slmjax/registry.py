@@ -64,6 +64,7 @@ TABLES: dict[str, dict[str, str]] = {
         "ConvNet": "slmjax.nets.conv:CONV_NET",
         "DuelingConvNet": "slmjax.nets.conv:DUELING_CONV_NET",
         "RecurrentNet": "slmjax.nets.recurrent:RECURRENT_NET",
+        "DuelingRecurrentNet": "slmjax.nets.recurrent:DUELING_RECURRENT_NET",
     },
     "env": dict.fromkeys(_GYMNAX.split(), "slmjax.envs.gymnax:make"),
 }

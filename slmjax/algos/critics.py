@@ -57,9 +57,11 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         pick = lambda q, action: jnp.take_along_axis(q, action[None, :, None], -1)[..., 0]  # noqa: E731
     else:
         check_bounds(action_space)
-        inputs = Dict({"obs": observation_space, "action": Box(-1.0, 1.0, action_space.shape)})
+        parts = observation_space.spaces if isinstance(observation_space, Dict) else {"obs": observation_space}
+        place = "action" if "action" not in parts else "the unit action"  # beside the parts that the user has named
+        inputs = Dict({**parts, place: Box(-1.0, 1.0, action_space.shape)})
         net = build(spec, inputs, (Tail(1, "critic"),), True, statistics=True)
-        see = lambda obs, action: {"obs": obs, "action": action}  # noqa: E731
+        see = lambda obs, action: {**(obs if isinstance(obs, dict) else {"obs": obs}), place: action}  # noqa: E731
         unit = partial(to_unit, action_space)
         pick = lambda q, action: q[..., 0]  # noqa: E731
 

@@ -32,6 +32,9 @@ class Cut(NamedTuple):
 def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Cut:
     """The cut that `time_horizon`, `minibatch_size` and `training_epoch` ask for.
 
+    A network with a carry learns from whole sequences, one of each environment: its minibatches are the smallest of
+    equal size that hold `minibatch_size` steps.
+
     Raises:
         SpecError: a rollout that does not divide into minibatches.
     """
@@ -42,14 +45,11 @@ def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Cut:
             f"got {alg.minibatch_size}.",
             "agent.algorithm.minibatch_size",
         )
-    length = alg.time_horizon if recurrent else 1
-    if alg.minibatch_size % length:
-        raise SpecError(
-            f"expected a multiple of time_horizon {length}, for {hp.net.type} learns from sequences, "
-            f"got {alg.minibatch_size}.",
-            "agent.algorithm.minibatch_size",
-        )
-    return Cut(length, size // length, alg.minibatch_size // length, alg.training_epoch)
+    if not recurrent:
+        return Cut(1, size, alg.minibatch_size, alg.training_epoch)
+    enough = (n for n in range(1, env.num_envs + 1) if n * alg.time_horizon >= alg.minibatch_size)
+    batch = next(n for n in enough if env.num_envs % n == 0)
+    return Cut(alg.time_horizon, env.num_envs, batch, alg.training_epoch)
 
 
 def pieces(cut: Cut, tree: PyTree) -> PyTree:

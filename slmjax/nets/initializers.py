@@ -13,14 +13,14 @@ from slmjax.types import Array, Key, SpecError
 Initializer = Callable[..., Array]
 
 _ACTIVATIONS = (
-    "celu elu gelu hard_sigmoid hard_silu hard_swish hard_tanh identity leaky_relu log_sigmoid mish relu relu6 selu "
-    "sigmoid silu soft_sign softplus squareplus swish tanh"
+    "celu elu gelu hard_sigmoid hard_silu hard_swish hard_tanh identity leaky_relu log_sigmoid log_softmax mish PReLU "
+    "relu relu6 selu sigmoid silu soft_sign softmax softplus squareplus standardize swish tanh"
 ).split()
 _FACTORIES = (
     "glorot_normal glorot_uniform he_normal he_uniform kaiming_normal kaiming_uniform lecun_normal lecun_uniform "
     "normal truncated_normal uniform variance_scaling xavier_normal xavier_uniform"
 ).split()
-_CONSTANT = ("ones", "zeros")
+_CONSTANT = ("ones", "ones_init", "zeros", "zeros_init")
 
 
 def orthogonal(gain: Any = 1.0) -> Initializer:
@@ -52,7 +52,9 @@ def orthogonal(gain: Any = 1.0) -> Initializer:
 
 
 def initializer(name: str | None, gain: Any) -> Initializer:
-    """The initialiser of that name; None is flax's default (`lecun_normal`). `gain` scales `orthogonal` alone.
+    """The initialiser of that name; None is flax's default (`lecun_normal`).
+
+    `gain` scales `orthogonal`, and is what `constant` fills with.
 
     Raises:
         SpecError: unknown name (says the nearest).
@@ -61,12 +63,14 @@ def initializer(name: str | None, gain: Any) -> Initializer:
         return nn.initializers.lecun_normal()
     if name == "orthogonal":
         return orthogonal(gain)
+    if name == "constant":
+        return lambda key, shape, dtype=jnp.float32: jnp.full(shape, gain, dtype)
     if name in _FACTORIES:
         arguments = (1.0, "fan_in", "truncated_normal") if name == "variance_scaling" else ()
         return getattr(nn.initializers, name)(*arguments)
     if name in _CONSTANT:
-        return getattr(nn.initializers, name)
-    valid = sorted(["orthogonal", *_FACTORIES, *_CONSTANT])
+        return getattr(nn.initializers, name.removesuffix("_init"))
+    valid = sorted(["constant", "orthogonal", *_FACTORIES, *_CONSTANT])
     known = ", ".join(valid)
     raise SpecError(f"unknown initialiser {name!r}.{nearest(name, valid)} Known: {known}.", "agent.net.init_fn")
 
@@ -74,11 +78,15 @@ def initializer(name: str | None, gain: Any) -> Initializer:
 def activation(name: str | None, path: str = "") -> Callable[[Array], Array]:
     """The activation function of that name; None is the identity. `path` is the key that an error names.
 
+    `PReLU` has a slope to learn, so like a layer it is called inside of a module.
+
     Raises:
         SpecError: unknown name (says the nearest).
     """
     if name is None or name == "identity":
         return lambda x: x
+    if name == "PReLU":
+        return lambda x: nn.PReLU()(x)
     if name in _ACTIVATIONS:
         return getattr(jax.nn, name)
     known = ", ".join(_ACTIVATIONS)

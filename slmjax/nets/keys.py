@@ -43,7 +43,9 @@ class LayerKeys(NetKeys):
     hid_layers_activation: str = key(default="tanh", doc="any flax activation")
     out_layer_activation: str | None = key(default=None, doc="activation of the tails")
     init_fn: str | None = key(default=None, doc="any flax initialiser; none: lecun_normal")
-    init_gain: float = key(default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers", above=0)
+    init_gain: float = key(
+        default=2.0**0.5, doc="gain of `orthogonal` in the hidden layers; the value of `constant`", above=0
+    )
     tail_hid_layers: tuple[int, ...] = key(default=(), doc="hidden layers that each tail has of its own", low=1)
     layer_norm: bool = key(default=False, doc="standardise the features of each hidden layer before its activation")
     weight_norm: bool = key(

@@ -11,17 +11,10 @@ from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
 from slmjax.nets.keys import LayerKeys
 from slmjax.nets.layers import Inits, Recipe
 from slmjax.registry import nearest
-from slmjax.spec.schema import hyper, key
+from slmjax.spec.schema import Fixed, hyper, key
 from slmjax.types import Array, Dict, Key, Net, Network, PyTree, Space, SpecError, Tail
 
 Widths = tuple[int, ...]
-
-
-class Heads(dict[str, Widths]):
-    """Hidden layers by the name of a part; hashable, since static values must be."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(sorted(self.items())))
 
 
 @hyper
@@ -46,7 +39,7 @@ class MLPNet(LayerKeys):
 
     def __post_init__(self) -> None:
         if isinstance(self.head_hid_layers, dict):
-            object.__setattr__(self, "head_hid_layers", Heads(self.head_hid_layers))
+            object.__setattr__(self, "head_hid_layers", Fixed(self.head_hid_layers))
 
 
 class MLP(nn.Module):

@@ -12,13 +12,16 @@ import optax
 
 from slmjax.policies.schedules import Schedule
 from slmjax.registry import nearest
-from slmjax.spec.schema import hyper, key
+from slmjax.spec.schema import Fixed, hyper, key
 from slmjax.types import PyTree, SpecError
 
+# Those that need more than a gradient are left out: the loss (lbfgs, polyak_sgd), a key (noisy_sgd); and rprop, whose
+# learning rate is that of its first step alone.
 _OPTIMIZERS = (
-    "adabelief adadelta adagrad adam adamax adamaxw adamw amsgrad lamb lion nadam nadamw novograd radam "
-    "rmsprop sgd sm3 yogi"
+    "adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars lion nadam nadamw "
+    "novograd optimistic_adam optimistic_adam_v2 optimistic_gradient_descent radam rmsprop sgd sign_sgd sm3 yogi"
 ).split()
+_DATA = ("b1", "b2", "eps", "decay", "momentum", "weight_decay")
 
 
 @hyper
@@ -33,6 +36,11 @@ class OptimSpec:
     decay: float | None = key(default=None, doc="decay of RMSprop's average", low=0, high=1)
     momentum: float | None = key(default=None, doc="momentum of SGD and RMSprop", low=0, high=1)
     weight_decay: float | None = key(default=None, doc="decoupled weight decay (AdamW and kin)", low=0)
+    kwargs: dict[str, Any] | None = key(default=None, doc="further arguments of the optax function: {nesterov: true}")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.kwargs, dict):
+            object.__setattr__(self, "kwargs", Fixed(self.kwargs))
 
 
 def optimizer(
@@ -43,23 +51,25 @@ def optimizer(
     `path` is the key that an error names.
 
     Raises:
-        SpecError: unknown optimiser, or a key that it does not take.
+        SpecError: unknown optimiser, or a key that it does not take or that is none of its values.
     """
     name = spec.name.lower()
     if name not in _OPTIMIZERS:
         known = ", ".join(_OPTIMIZERS)
         raise SpecError(f"unknown optimiser {spec.name!r}.{nearest(name, _OPTIMIZERS)} Known: {known}.", f"{path}.name")
     factory = getattr(optax, name)
-    chosen = {
-        field: getattr(spec, field)
-        for field in ("b1", "b2", "eps", "decay", "momentum", "weight_decay")
-        if getattr(spec, field) is not None
-    }
-    accepted = inspect.signature(factory).parameters
-    for field in chosen:
+    accepted = [*inspect.signature(factory).parameters][1:]  # the first is the learning rate
+    chosen = {field: getattr(spec, field) for field in _DATA if getattr(spec, field) is not None}
+    more: dict[str, Any] = spec.kwargs or {}
+    for field in (*chosen, *more):
+        where = f"{path}.kwargs.{field}" if field in more else f"{path}.{field}"
         if field not in accepted:
-            raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.", f"{path}.{field}")
-    transformation = factory(spec.lr, **chosen)
+            known = ", ".join(accepted)
+            close = nearest(field, accepted)
+            raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.{close} Known: {known}.", where)
+        if field in more and field in _DATA:
+            raise SpecError(f"expected it beside `kwargs`, as {path}.{field}.", where)
+    transformation = factory(spec.lr, **chosen, **more)
     if clip_grad_val is None:
         return transformation
     return optax.chain(optax.clip_by_global_norm(clip_grad_val), transformation)

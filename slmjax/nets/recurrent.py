@@ -1,6 +1,7 @@
 """Recurrent networks: encoder, RNN, GRU or LSTM cells with a real carry from step to step, tails."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,18 +14,21 @@ from slmjax.nets.initializers import Initializer, initializer, orthogonal
 from slmjax.nets.keys import LayerKeys
 from slmjax.nets.layers import Dense, Inits, Recipe
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, Net, Network, PyTree, Space, Tail
+from slmjax.types import Array, Key, Net, Network, PyTree, Space, SpecError, Tail
 
 
 @hyper
 class RecurrentNet(LayerKeys):
-    """`agent.net` of type `RecurrentNet`, for algorithms that keep a carry."""
+    """`agent.net` of type `RecurrentNet` or `DuelingRecurrentNet`, for algorithms that keep a carry."""
 
     type: str = key(default="RecurrentNet", doc="name of the network")
     conv_hid_layers: str | tuple[tuple[int | str, ...], ...] | None = key(
         default=None, doc="convolutions over images, as in ConvNet; none: images are flattened"
     )
-    fc_hid_layers: tuple[int, ...] = key(default=(64,), doc="width of each dense layer before the cells", low=1)
+    fc_hid_layers: tuple[int, ...] | None = key(
+        default=None, doc="width of each dense layer before the cells; none: [64]", low=1
+    )
+    hid_layers: tuple[int, ...] | None = key(default=None, doc="the same, as MLPNet calls it", low=1)
     cell_type: str = key(default="GRU", doc="what remembers", choices=("RNN", "GRU", "LSTM"))
     rnn_hidden_size: int = key(default=64, doc="width of a layer of cells", low=1)
     rnn_num_layers: int = key(default=1, doc="layers of cells", low=1)
@@ -148,22 +152,28 @@ class Recurrent(nn.Module):
         return layers.tails(x, self.look, self.inits, after), tuple(reached), tuple(last)
 
 
-def build(spec: RecurrentNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False) -> Net:
+def build(
+    spec: RecurrentNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False, dueling: bool = False
+) -> Net:
     """A network from its spec: observations of any space in, one output a tail out.
 
     Its carry is a tuple over layers of tuples of `[..., H]`: output, and the LSTM's cell.
 
     Raises:
-        SpecError: unknown names, or convolutions that do not fit.
+        SpecError: unknown names, layers under both of their names, or convolutions that do not fit.
     """
     del critic  # it looks like the actor
     convolutions = () if spec.conv_hid_layers is None else conv_layers(spec.conv_hid_layers)
     if convolutions:
         check_images(convolutions, observation_space)
-    look = layers.recipe(spec, tails, ())
+    if spec.fc_hid_layers is not None and spec.hid_layers is not None:
+        raise SpecError("expected it or fc_hid_layers, which is the same, got both.", "agent.net.hid_layers")
+    named = [widths for widths in (spec.fc_hid_layers, spec.hid_layers) if widths is not None]
+    encoder = named[0] if named else (64,)
+    look = layers.recipe(spec, tails, (), dueling)
     cells, width = (spec.cell_type,) * spec.rnn_num_layers, spec.rnn_hidden_size
     zeros = layers.no_inits(tails)
-    module = Recurrent(convolutions, spec.fc_hid_layers, cells, width, look, zeros, zeros.hidden)
+    module = Recurrent(convolutions, encoder, cells, width, look, zeros, zeros.hidden)
 
     def see(obs: PyTree) -> tuple[tuple[Array, ...], Array | None]:
         if convolutions:
@@ -193,3 +203,4 @@ def build(spec: RecurrentNet, observation_space: Space, tails: tuple[Tail, ...],
 
 
 RECURRENT_NET = Network(RecurrentNet, build)
+DUELING_RECURRENT_NET = Network(RecurrentNet, partial(build, dueling=True))

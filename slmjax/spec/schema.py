@@ -34,6 +34,13 @@ class Key:
     choices: tuple[str, ...] | None = None
 
 
+class Fixed(dict[str, Any]):
+    """A mapping as a static value: hashable, as all parts of a compile signature must be."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
 def key(
     default: Any = _REQUIRED,
     *,
