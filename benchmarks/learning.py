@@ -9,6 +9,7 @@ docs/results.json, and from there goes into docs/benchmarks.md and the pages of 
 """
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -110,9 +111,16 @@ def run(entry: Entry) -> dict[str, Any]:
         "std": metrics["final_return_ma_std"],
         "greedy": metrics["final_eval_reward"],
         "greedy_sessions": sorted(finals),
+        "digest": digest(entry),
         "commit": _git("log", "-1", "--format=%h", "--", "slmjax", "configs"),
         "changed": bool(_git("status", "--porcelain", "--", "slmjax", "configs")),
     }
+
+
+def digest(entry: Entry) -> str:
+    """Tells two versions of a config from each other."""
+    text = (ROOT / "configs" / f"{entry.config}.yaml").read_text()
+    return hashlib.sha256("\n".join((text, *entry.sets)).encode()).hexdigest()[:12]
 
 
 def _git(*words: str) -> str:
@@ -134,15 +142,17 @@ def table(names: list[str], results: dict[str, Any]) -> str:
     """The rows of `names`, those that have been measured."""
     lines = ["| `python -m slmjax.run` ... | frames | sessions | final_return_ma | greedy | SLM Lab | bar |"]
     lines += ["|" + "---|" * 7]
-    for name in names:
-        if name not in results:
-            continue
+    measured = [name for name in names if name in results]
+    if not measured:
+        return "Not measured yet."
+    for name in measured:
         entry, r = ENTRIES[name], results[name]
         digits = 2 if abs(r["final_return_ma"]) < 10 else 1
         figure = f"{r['final_return_ma']:.{digits}f} ± {r['std']:.{digits}f} | {r['greedy']:.{digits}f}"
         published = "" if entry.published is None else f"{entry.published:g}"
         words = command(entry).removeprefix("python -m slmjax.run ")
-        row = [f"`{words}`", f"{r['frames']:,}", str(r["sessions"]), figure, published, verdict(entry, r)]
+        words = f"`{words}`" if r.get("digest") in (None, digest(entry)) else f"`{words}`, as it was before"
+        row = [words, f"{r['frames']:,}", str(r["sessions"]), figure, published, verdict(entry, r)]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 

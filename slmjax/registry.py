@@ -69,6 +69,16 @@ TABLES: dict[str, dict[str, str]] = {
     "env": dict.fromkeys(_GYMNAX.split(), "slmjax.envs.gymnax:make"),
 }
 
+# What people call a thing, where that is not near to its name.
+SHORT = {
+    "A2C": "ActorCritic",
+    "CEM": "CrossEntropy",
+    "DDQN": "DoubleDQN",
+    "DRQN": "DQN",
+    "PER": "PrioritizedReplay",
+    "SAC": "SoftActorCritic",
+}
+
 
 def names(kind: str) -> list[str]:
     """The names that a spec may use for `kind` ('algorithm', 'memory', 'net', 'env'), sorted."""
@@ -77,6 +87,8 @@ def names(kind: str) -> list[str]:
 
 def nearest(name: str, valid: list[str]) -> str:
     """`" Did you mean 'X'?"` for the closest valid name (or the first that it begins), or an empty string."""
+    if (short := SHORT.get(str(name).upper())) in valid:
+        return f" Did you mean {short!r}?"
     folded = {v.lower(): v for v in valid}
     close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.6)
     close = close or [v for v in folded if len(name) > 2 and v.startswith(str(name).lower())]

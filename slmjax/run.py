@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override any key, or a ${var}")
     made.add_argument("--sessions", type=int, metavar="N", help="short for --set meta.max_session=N")
     made.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder, bit-exactly")
-    made.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="where runs go (default: data)")
+    made.add_argument("--data", type=Path, metavar="DIR", help="where new runs go (default: data)")
     made.add_argument("--quiet", action="store_true", help="no progress, no summary")
     made.add_argument("--no-cache", action="store_true", help="do not keep compiled programs between runs")
     return made
@@ -94,18 +94,21 @@ def _run(options: argparse.Namespace) -> int:
 
         if options.config:
             raise UserError(f"--resume takes the spec from the run's folder; got a config as well: {options.config}.")
+        if options.data:
+            raise UserError(f"--resume writes into the run's folder; got --data as well: {options.data}.")
         return resume(options.resume, _overrides(options), quiet=options.quiet)
     spec, mode = _read(options)
+    data = options.data or Path("data")
     if mode == "dev":
         from slmjax.lab.dev import dev
 
-        return dev(spec, options.data, quiet=options.quiet)
+        return dev(spec, data, quiet=options.quiet)
     from slmjax.lab import folder
     from slmjax.lab.build import make_trial
     from slmjax.lab.train import train
 
     trial = make_trial(spec)  # everything that can be wrong with a spec shows here, before a folder is made
-    return train(trial, folder.create(spec, options.data), quiet=options.quiet)
+    return train(trial, folder.create(spec, data), quiet=options.quiet)
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from agents import spec_of
 
+from slmjax.lab.build import make_agent
 from slmjax.nets import layers
 from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.batch_renorm import BatchRenorm, keep_statistics
@@ -303,6 +305,7 @@ def test_spectral_norm_without_a_hidden_layer_is_an_error():
 # ------------------------------------------------------------------------------------------------------------ dueling
 
 ACTIONS, ATOMS = 3, 4
+KEYS = {"fc_hid_layers": (5,), "rnn_hidden_size": 4}
 MLPS = ("MLPNet", "DuelingMLPNet")
 
 
@@ -360,13 +363,34 @@ def test_a_constant_for_one_atom_is_centred_within_that_atom():
     np.testing.assert_allclose(after - before, np.broadcast_to(expected, after.shape), atol=1e-4)
 
 
-def test_actors_and_values_of_states_are_no_duels():
-    tails = (Tail(4, "actor"), Tail(1, "critic"), Tail(5, "critic", actions=1))
+def test_actors_are_no_duels_and_values_of_states_are_refused_one():
     plain, duelling = (
-        started(build(spec, BOX, tails), spec) for spec in (MLPNet(hid_layers=(6,), type=name) for name in MLPS)
+        started(build(spec, BOX, (Tail(4, "actor"),)), spec)
+        for spec in (MLPNet(hid_layers=(6,), type=name) for name in MLPS)
     )
     assert jax.tree.structure(plain) == jax.tree.structure(duelling)
     jax.tree.map(np.testing.assert_array_equal, plain, duelling)
+    for tail in (Tail(1, "critic"), Tail(5, "critic", actions=1)):
+        with pytest.raises(SpecError, match="puts out one number") as error:
+            build(MLPNet(type="DuelingMLPNet"), BOX, (Tail(4, "actor"), tail))
+        assert error.value.path == "agent.net.type"
+
+
+@pytest.mark.parametrize("which", ["PPO", "Reinforce", "SARSA"])
+def test_an_algorithm_without_action_values_takes_no_dueling_network(which):
+    spec = spec_of(which, "CartPole-v1", 1000, net={"type": "DuelingMLPNet"})
+    if which == "SARSA":
+        make_agent(spec)
+    else:
+        with pytest.raises(SpecError, match="expected a plain network, got DuelingMLPNet"):
+            make_agent(spec)
+
+
+def test_a_dueling_network_may_remember():
+    net = build(RecurrentNet(type="DuelingRecurrentNet", **KEYS), BOX, (Tail(ACTIONS, "critic"),), recurrent=True)
+    plain = build(RecurrentNet(**KEYS), BOX, (Tail(ACTIONS, "critic"),), recurrent=True)
+    one, other = (jax.eval_shape(n.init, jax.random.key(0), RecurrentNet(**KEYS)) for n in (net, plain))
+    assert param_count(one) - param_count(other) == 4 + 1  # the value of a state from 4 cells
 
 
 def test_streams_may_have_hidden_layers_of_their_own():

@@ -14,7 +14,7 @@ from slmjax.algos.critics import from_unit, to_unit
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
-from slmjax.types import Box, Discrete, Env, Rollout, SpecError
+from slmjax.types import Box, Dict, Discrete, Env, Rollout, SpecError
 
 ACTORS = ("SoftActorCritic", "TD3", "DDPG", "CrossQ")
 LOPSIDED = Box(np.array([-2.0, 0.0, 3.0]), np.array([5.0, 0.01, 3.0]), (3,))
@@ -34,13 +34,13 @@ def test_a_coefficient_that_nothing_reads_is_refused():
     assert error.value.path == "agent.net.polyak_coef"
 
 
-def env_of(action_space, num_envs: int = 4):
-    return vectorize(Env(None, None, Box(-1.0, 1.0, (2,)), action_space), num_envs)
+def env_of(action_space, num_envs: int = 4, seen=Box(-1.0, 1.0, (2,))):  # noqa: B008  a Box is frozen
+    return vectorize(Env(None, None, seen, action_space), num_envs)
 
 
-def agent_of(name: str, action_space=LOPSIDED, num_envs: int = 4, **changes):
+def agent_of(name: str, action_space=LOPSIDED, num_envs: int = 4, seen=Box(-1.0, 1.0, (2,)), **changes):  # noqa: B008
     spec = spec_of(name, "CartPole-v1", 10_000, num_envs=num_envs, **changes)
-    agent = make_agent(spec, env_of(action_space, num_envs))
+    agent = make_agent(spec, env_of(action_space, num_envs, seen))
     return agent, lambda frame: schedules.at(spec.hp, jnp.int32(frame))
 
 
@@ -193,3 +193,23 @@ def test_a_critic_may_have_layers_and_an_optimiser_of_its_own(name):
     with pytest.raises(SpecError) as error:
         jax.eval_shape(agent.init, jax.random.key(0), hp(0))
     assert error.value.path == "agent.net.critic_optim_spec.name"
+
+
+@pytest.mark.parametrize("name", ["SoftActorCritic", "TD3"])
+def test_parts_of_an_observation_have_heads_by_name_in_actor_and_critics(name):
+    space = Dict({"cam": Box(-1.0, 1.0, (5,)), "pos": Box(-1.0, 1.0, (3,))})
+    agent, hp = agent_of(name, seen=space, net={"head_hid_layers": {"cam": [7]}, "hid_layers": [4]})
+    state = jax.eval_shape(agent.init, jax.random.key(0), hp(0))
+    kernels = lambda tree: {x.shape for x in jax.tree.leaves(tree) if x.ndim > 1}  # noqa: E731
+    actions = int(np.prod(LOPSIDED.shape))
+    assert {(5, 7), (7 + 3, 4)} < kernels(state.policy)
+    assert {(2, 5, 7), (2, 7 + 3 + actions, 4)} < kernels(state.learner.critics)
+    named = Dict({"action": Box(-1.0, 1.0, (5,))})  # the environment's own name for what it shows
+    agent, hp = agent_of(name, seen=named)
+    state = jax.eval_shape(agent.init, jax.random.key(0), hp(0))
+    assert (2, 5 + actions, 32) in kernels(state.learner.critics)
+
+
+def test_limits_of_alpha_leave_something_between_them():
+    with pytest.raises(SpecError, match="expected a log_alpha_max of at least log_alpha_min 1, got -1"):
+        agent_of("SoftActorCritic", algorithm={"log_alpha_min": 1.0, "log_alpha_max": -1.0})

@@ -39,7 +39,7 @@ ROOMS = {
 OUTSIDE = {
     "jax": None,
     "numpy": None,
-    "optax": {"nets", "algos"},
+    "optax": {"nets", "algos", "policies"},
     "flax": {"nets"},
     "yaml": {"spec"},
     "gymnax": {"envs"},

@@ -321,6 +321,7 @@ REFUSALS = [
     ("SquashedNorml", Box(-1.0, 1.0), "'SquashedNormal'"),
     ("SquashedNormal", Box(0.0, INF), "finite bounds"),
     ("LogNormal", Box(-INF, 0.0), "finite lower bounds"),
+    ("Normal", Box(0, 5, (2,), jnp.int32), "needs real actions"),
     ("Categorical", MultiDiscrete((2, 3)), "the action space MultiDiscrete([2, 3]). Did you mean 'MultiCategorical'?"),
     (
         "Bernouli",

@@ -205,3 +205,10 @@ def test_every_update_of_ppo_has_an_order_of_its_own():
     one, again, other = (split(update(state, rollout, jax.random.key(k), hp)[0].policy.params) for k in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not any(np.allclose(a, b, rtol=1e-3) for a, b in zip(one, other, strict=True))
+
+
+def test_a_probability_that_became_impossible_leaves_a_gradient():
+    hp, state, rollout, update, _ = case("PPO", "discrete")
+    before = rollout.extras._replace(log_prob=rollout.extras.log_prob.at[0].add(-200.0))  # a ratio of e^200
+    after, metrics = update(state, rollout._replace(extras=before), jax.random.key(0), hp)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.policy, metrics)))

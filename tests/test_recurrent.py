@@ -1,6 +1,7 @@
 """Recurrent networks: cells against NumPy, a carry that is real, resets where episodes end, gradients through time."""
 
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,19 @@ import pytest
 from probes import far_reset
 
 from slmjax import session as sessions
-from slmjax.envs import vectorize
+from slmjax.algos import minibatches
+from slmjax.envs import make_env, vectorize
+from slmjax.lab.build import make_agent
 from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.build import build, param_count
 from slmjax.nets.conv import ConvNet
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.recurrent import RecurrentNet
 from slmjax.nets.unroll import unroll, unroll_transitions
+from slmjax.policies import schedules
 from slmjax.policies.distributions import action_head
+from slmjax.spec import load_spec
+from slmjax.spec.sections import EnvSpec
 from slmjax.types import HP, Agent, AgentState, Box, Discrete, SpecError, Tail
 
 BOX = Box(-1, 1, (3,))
@@ -325,3 +331,67 @@ def test_what_a_session_saw_is_what_learning_sees():
         close(carry, session.carry)
         never = jnp.zeros_like(ended)  # the mutant: nobody forgets
         assert apart(net.unroll(session.agent.policy, rollout.obs, rollout.carry, never)[1], value) > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------------------- specs
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+ABLE = ("PPO", "ActorCritic", "Reinforce", "CrossEntropy", "SARSA", "PQN", "DQN", "DoubleDQN", "VanillaDQN", "C51")
+ABLE += ("QRDQN", "MunchausenDQN")
+FORWARD = {"MLPNet": "RecurrentNet", "DuelingMLPNet": "DuelingRecurrentNet"}
+
+
+def of_config(name, *changes):
+    return load_spec(CONFIGS / name, overrides=[*changes, *["env=Breakout-MinAtar"] * ("minatar" in name)])
+
+
+def swappable(path):
+    spec = of_config(path.name)
+    return spec.hp.algorithm.name in ABLE and spec.hp.net.type in FORWARD
+
+
+@pytest.mark.parametrize("config", sorted(p.name for p in CONFIGS.glob("*.yaml") if swappable(p)))
+def test_a_config_learns_with_a_carry_when_the_network_has_another_type_and_nothing_else(config):
+    plain = of_config(config)
+    spec = of_config(config, f"agent.net.type={FORWARD[plain.hp.net.type]}")
+    agent = make_agent(spec)
+    assert jax.tree.leaves(agent.carry(spec.env.num_envs))
+    hp = schedules.at(spec.hp, jnp.int32(0))
+    policy = jax.eval_shape(agent.init, jax.random.key(0), hp).policy
+    widths = {x.shape[-1] for x in jax.tree.leaves(policy) if x.ndim}
+    assert set(plain.hp.net.hid_layers) <= widths
+
+
+def test_dense_layers_have_one_of_their_two_names():
+    with pytest.raises(SpecError, match="got both") as error:
+        build(RecurrentNet(hid_layers=(4,), fc_hid_layers=(4,)), BOX, TAILS, recurrent=True)
+    assert error.value.path == "agent.net.hid_layers"
+    sizes = [
+        param_count(jax.eval_shape(build(s, BOX, TAILS, recurrent=True).init, jax.random.key(0), s))
+        for s in (RecurrentNet(), RecurrentNet(hid_layers=(64,)), RecurrentNet(fc_hid_layers=(64,)))
+    ]
+    assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("horizon", "envs", "size", "batch"),
+    [(128, 4, 64, 1), (128, 4, 128, 1), (128, 4, 256, 2), (64, 4, 192, 4), (32, 6, 64, 2), (8, 8, 64, 8)],
+)
+def test_minibatches_of_sequences_are_whole_and_hold_what_is_asked(horizon, envs, size, batch):
+    hp = load_spec(
+        {
+            "agent": {
+                "algorithm": {"name": "PPO", "time_horizon": horizon, "minibatch_size": size, "training_epoch": 3},
+                "net": {"type": "RecurrentNet"},
+            },
+            "env": {"name": "CartPole-v1", "num_envs": envs, "max_frame": 1000},
+        }
+    ).hp
+    env = make_env(EnvSpec(name="CartPole-v1", num_envs=envs, max_frame=1000))
+    if horizon * envs % size:
+        with pytest.raises(SpecError, match="divisor"):
+            minibatches.plan(hp, env, True)
+        return
+    cut = minibatches.plan(hp, env, True)
+    assert cut == (horizon, envs, batch, 3)
+    assert cut.gradient_steps == 3 * envs // batch

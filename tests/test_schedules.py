@@ -5,14 +5,16 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slmjax import registry
 from slmjax.nets.mlp import MLPNet
-from slmjax.nets.optim import OptimSpec
-from slmjax.policies.schedules import NAMES, Schedule, at, value
+from slmjax.nets.optim import _OPTIMIZERS as OPTIMIZERS
+from slmjax.nets.optim import OptimSpec, descend, optimizer
+from slmjax.policies.schedules import NAMES, OPTAX, Schedule, at, value
 from slmjax.spec import load_spec
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, SpecError
@@ -246,3 +248,99 @@ def test_sessions_with_different_schedules_share_a_program():
         alone = [float(value(schedule("linear_decay", *row), frame)) for row in table]
         np.testing.assert_allclose(together(stacked, frame), alone, rtol=1e-6, atol=1e-7)
     assert together._cache_size() == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- optax's
+
+ARGUMENTS = {
+    "constant_schedule": {"value": 0.3},
+    "cosine_decay_schedule": {"init_value": 1.0, "decay_steps": 200, "alpha": 0.1},
+    "cosine_onecycle_schedule": {"transition_steps": 300, "peak_value": 1.0},
+    "exponential_decay": {"init_value": 1.0, "transition_steps": 100, "decay_rate": 0.5},
+    "linear_onecycle_schedule": {"transition_steps": 300, "peak_value": 1.0},
+    "linear_schedule": {"init_value": 1.0, "end_value": 0.0, "transition_steps": 200},
+    "piecewise_constant_schedule": {"init_value": 1.0, "boundaries_and_scales": {"100": 0.5, "200": 0.1}},
+    "piecewise_interpolate_schedule": {
+        "interpolate_type": "linear",
+        "init_value": 1.0,
+        "boundaries_and_scales": {"100": 0.5, "200": 0.1},
+    },
+    "polynomial_schedule": {"init_value": 1.0, "end_value": 0.1, "power": 2, "transition_steps": 200},
+    "sgdr_schedule": {
+        "cosine_kwargs": [{"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 50, "decay_steps": 200}] * 2
+    },
+    "warmup_constant_schedule": {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 100},
+    "warmup_cosine_decay_schedule": {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 50, "decay_steps": 200},
+    "warmup_exponential_decay_schedule": {
+        "init_value": 0.0,
+        "peak_value": 1.0,
+        "warmup_steps": 50,
+        "transition_steps": 100,
+        "decay_rate": 0.5,
+    },
+}
+
+
+def ppo_with(lr):
+    agent = {"algorithm": {"name": "PPO"}, "net": {"optim_spec": {"lr": lr}}}
+    return load_spec({"agent": agent, "env": {"name": "CartPole-v1", "max_frame": 2000}})
+
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_every_schedule_of_optax_may_be_named(name):
+    keys = dict(ARGUMENTS[name])
+    hp = ppo_with({"name": name, "kwargs": keys}).hp
+    assert hash(jax.tree.structure(hp)) == hash(jax.tree.structure(ppo_with({"name": name, "kwargs": keys}).hp))
+    if "boundaries_and_scales" in keys:
+        keys["boundaries_and_scales"] = {int(k): v for k, v in keys["boundaries_and_scales"].items()}
+    theirs = getattr(optax, name)(**keys)
+    frames = jnp.arange(0, 400, 25)
+    ours = jax.jit(jax.vmap(lambda frame: at(hp, frame).net.optim_spec.lr))(frames)
+    np.testing.assert_allclose(ours, [float(theirs(int(f))) for f in frames], atol=1e-6)
+    assert name == "constant_schedule" or len(set(np.asarray(ours).tolist())) > 2
+
+
+REFUSED = [
+    ({"name": "cosine_decay_schedule", "kwargs": {"init_value": 1.0}}, "init_value, decay_steps, alpha=0.0"),
+    ({"name": "cosine_decay_schedule", "kwargs": {"init_value": 1.0, "decay": 5}}, "decay_steps"),
+    ({"name": "constant_schedule", "start_val": 1.0, "kwargs": {"value": 1.0}}, "kwargs .value. alone"),
+    ({"name": "linear_decay", "start_val": 1.0, "end_val": 0.0, "end_step": 9, "kwargs": {"a": 1}}, "optax alone"),
+    ({"name": "linear_decay", "end_val": 0.0, "end_step": 9}, "missing required key 'start_val'"),
+    ({"name": "cosine_decay", "start_val": 1.0}, "expected one of"),
+]
+
+
+@pytest.mark.parametrize(("lr", "said"), REFUSED)
+def test_a_schedule_of_optax_that_cannot_be_built_does_not_load(lr, said):
+    with pytest.raises(SpecError, match=said) as error:
+        ppo_with(lr)
+    assert error.value.path.startswith("agent.net.optim_spec.lr")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_moves_by_its_learning_rate_in_one_compiled_program(name):
+    params = {"kernel": jnp.ones((3, 4)), "bias": jnp.full(4, 0.5)}
+    gradient = jax.tree.map(lambda x: 0.1 * x, params)
+
+    def move(lr):
+        transformation = optimizer(OptimSpec(name=name, lr=lr))
+        return descend(transformation, gradient, transformation.init(params), params)[0]["kernel"]
+
+    slow, fast = jax.jit(jax.vmap(move))(jnp.array([1e-3, 1e-1]))
+    assert np.isfinite(fast).all()
+    assert 0.0 < np.abs(slow - 1.0).max() < np.abs(fast - 1.0).max()
+
+
+def test_an_optimiser_takes_what_optax_lets_it_take():
+    plain, ahead = (
+        optimizer(OptimSpec(name="SGD", lr=0.1, momentum=0.9, kwargs=kwargs)) for kwargs in (None, {"nesterov": True})
+    )
+    one, other = (
+        descend(x, {"w": jnp.ones(2)}, x.init({"w": jnp.ones(2)}), {"w": jnp.ones(2)})[0] for x in (plain, ahead)
+    )
+    np.testing.assert_allclose(one["w"], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(other["w"], 1.0 - 0.1 * 1.9, rtol=1e-6)
+    for kwargs, said in (({"nestrov": True}, "Did you mean 'nesterov'"), ({"momentum": 0.5}, "beside `kwargs`")):
+        with pytest.raises(SpecError, match=said) as error:
+            optimizer(OptimSpec(name="SGD", kwargs=kwargs))
+        assert error.value.path == f"agent.net.optim_spec.kwargs.{next(iter(kwargs))}"

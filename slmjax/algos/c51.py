@@ -34,8 +34,9 @@ class C51Keys(dqn.DQNKeys):
         """Complains of an empty support; the loader calls it, no other, for leaves need not be numbers.
 
         Raises:
-            ValueError: `v_max` is not above `v_min`.
+            ValueError: `v_max` is not above `v_min`; or see `ActionValueKeys.check`.
         """
+        super().check()
         if self.v_max <= self.v_min:
             raise ValueError(f"expected a v_max above v_min {self.v_min:.12g}, got {self.v_max:.12g}")
 

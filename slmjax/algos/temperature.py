@@ -31,6 +31,16 @@ class TemperatureKeys:
         default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1
     )
 
+    def check(self) -> None:
+        """Complains of limits that leave nothing between them; the loader calls it, no other.
+
+        Raises:
+            ValueError: `log_alpha_max` is below `log_alpha_min`.
+        """
+        low, high = self.log_alpha_min, self.log_alpha_max
+        if low is not None and high is not None and high < low:
+            raise ValueError(f"expected a log_alpha_max of at least log_alpha_min {low:.12g}, got {high:.12g}")
+
 
 def init(hp: HP) -> tuple[Array, PyTree]:
     """The first log alpha, and its optimiser's state."""

@@ -22,13 +22,27 @@ class ActionValueKeys:
 
     name: str = key(doc="name of the algorithm")
     action_pdtype: str = key(default="Argmax", doc="distribution over actions", choices=("default", "Argmax"))
-    action_policy: str = key(default="epsilon_greedy", doc="exploration", choices=tuple(POLICIES))
+    action_policy: str = key(
+        default="epsilon_greedy", doc="how it is explored; default: not at all", choices=tuple(POLICIES)
+    )
     explore_var_spec: float | Schedule = key(
         default=Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0),
-        doc="epsilon, or the temperature of boltzmann",
+        doc="epsilon (at most 1), or the temperature of boltzmann",
         low=0,
     )
     gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
+
+    def check(self) -> None:
+        """Complains of an epsilon above 1; the loader calls it, no other, for leaves need not be numbers.
+
+        Raises:
+            ValueError: `explore_var_spec` is no probability where it is epsilon.
+        """
+        spec = self.explore_var_spec
+        values = (spec.start_val, spec.end_val) if isinstance(spec, Schedule) else (spec,)
+        most = max((x for x in values if x is not None), default=0.0)
+        if self.action_policy == "epsilon_greedy" and most > 1:
+            raise ValueError(f"expected an explore_var_spec of at most 1, for it is epsilon, got {most:.12g}")
 
 
 class ValueHead(NamedTuple):

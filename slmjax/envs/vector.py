@@ -54,13 +54,13 @@ def observe_only(env: Env, entries: tuple[int, ...]) -> Env:
     CartPole without entries 1 and 3, its velocities, is a common test of memory.
 
     Raises:
-        SpecError: its observations are no vectors, or have no such entry.
+        SpecError: its observations are no vectors, or have no such entry, or one is named twice.
     """
     space = env.observation_space
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise SpecError(f"expected observations that are vectors, got {space}.", "env.observe")
-    if not entries or max(entries) >= space.shape[0]:
-        raise SpecError(f"expected some of 0 to {space.shape[0] - 1}, got {list(entries)}.", "env.observe")
+    if not entries or max(entries) >= space.shape[0] or len(set(entries)) < len(entries):
+        raise SpecError(f"expected some of 0 to {space.shape[0] - 1}, each once, got {list(entries)}.", "env.observe")
     some = np.array(entries)
 
     def reset(key: Key) -> tuple[PyTree, PyTree]:

@@ -126,7 +126,9 @@ def _watched(env: VectorEnv, name: str) -> VectorEnv:
 def _row(run: Run) -> str:
     columns = run.history.columns
     shown = [n for n in ("total_reward", "loss", "grad_norm", "entropy", "explore_var", "lr") if n in columns]
-    return f"frame {run.frame}  " + "  ".join(f"{name} {columns[name][0, -1]:.4g}" for name in shown)
+    known = [(name, columns[name][0, -1]) for name in shown]
+    row = f"frame {run.frame}  " + "  ".join(f"{name} {value:.4g}" for name, value in known if not np.isnan(value))
+    return row if len(known) == 1 or not np.isnan(known[-1][1]) else f"{row}  (warm-up: nothing learned yet)"
 
 
 def shapes(session: Session) -> str:

@@ -84,20 +84,26 @@ def _warn(trial: Trial, run: Run, progress: Progress) -> None:
         progress.say("note: `search` is kept in the spec; this mode runs its base settings alone")
     warmup = trial.program.warmup_iterations * trial.program.iteration_frames
     if trial.program.opt_steps and budget(spec, trial.program) <= warmup:
-        progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is longer than env.max_frame")
+        progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is all of env.max_frame")
     rate = getattr(getattr(spec.hp.net, "optim_spec", None), "lr", None)
     if isinstance(rate, Schedule) and run.frame and float(value(rate, run.frame)) == 0.0:
-        progress.say(f"warning: nothing more will be learned, the learning rate is 0 from frame {rate.end_step:.0f} on")
+        progress.say(f"warning: nothing more will be learned, the learning rate is 0 at frame {run.frame}")
 
 
 def _headline(trial: Trial, folder: Path, run: Run) -> str:
     spec, devices = trial.spec, trial.population.devices
     kind = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
     resumed = f", from frame {run.frame}" if run.frame else ""
+    size = f"{plural(spec.meta.max_session, 'session')} x {plural(spec.env.num_envs, 'environment')}"
     return (
-        f"{spec.name}: {spec.agent.algorithm.name} on {spec.env.name}, {spec.meta.max_session} sessions x "
-        f"{spec.env.num_envs} environments x {compact(spec.env.max_frame)} frames on {kind}{resumed}\n{folder}"
+        f"{spec.name}: {spec.agent.algorithm.name} on {spec.env.name}, {size} x {compact(spec.env.max_frame)} frames "
+        f"on {kind}{resumed}\n{folder}"
     )
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 session`, `2 sessions`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], progress: Progress) -> int:
@@ -135,5 +141,5 @@ def summary(metrics: dict[str, Any]) -> str:
         + (f" ± {spread:.1f}" if spread is not None else "")
         + _reason(metrics)
         + f", greedy evaluation {show('final_eval_reward')}, strength {show('strength')}, "
-        f"{metrics['num_sessions']} sessions"
+        f"{plural(metrics['num_sessions'], 'session')}"
     )

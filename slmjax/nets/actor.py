@@ -10,7 +10,7 @@ from slmjax.nets.keys import NetKeys
 from slmjax.nets.unroll import unroll
 from slmjax.policies.distributions import ActionHead
 from slmjax.policies.masks import masking
-from slmjax.types import Array, Key, PyTree, Space, Tail
+from slmjax.types import Array, Key, PyTree, Space, SpecError, Tail
 
 
 class Actor(NamedTuple):
@@ -34,8 +34,10 @@ def build_actor(spec: NetKeys, observation_space: Space, head: ActionHead, actio
     """The network that a spec describes, with one tail for the distribution.
 
     Raises:
-        SpecError: unknown names, or a mask of valid actions that does not fit.
+        SpecError: unknown names, a dueling network, or a mask of valid actions that does not fit.
     """
+    if str(getattr(spec, "type", "")).startswith("Dueling"):
+        raise SpecError(f"expected a plain network, got {spec.type}: there is no critic to duel.", "agent.net.type")  # type: ignore[attr-defined]
     net = build(spec, observation_space, (Tail(head.width, "actor"),), recurrent=True)
     mask = masking(observation_space, head.choices)
 

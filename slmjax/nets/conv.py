@@ -33,7 +33,8 @@ class ConvNet(LayerKeys):
     type: str = key(default="ConvNet", doc="name of the network")
     conv_hid_layers: str | tuple[tuple[int | str, ...], ...] = key(
         default="nature",
-        doc="`nature`, or a list of [channels, kernel, stride, padding]; padding in pixels, SAME or VALID",
+        doc="`nature`, or a list of [channels, kernel, stride, padding, dilation], the last three 1, 0 and 1 if left "
+        "out; padding in pixels, SAME or VALID",
     )
     fc_hid_layers: tuple[int, ...] = key(default=(512,), doc="width of each dense layer behind the images", low=1)
     hid_layers_activation: str = key(default="relu", doc="any flax activation")

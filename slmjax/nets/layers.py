@@ -71,8 +71,16 @@ def recipe(spec: LayerKeys, tails: tuple[Tail, ...], hidden: tuple[int, ...], du
     """The recipe in a spec whose last layers before the tails are `hidden`.
 
     Raises:
-        SpecError: unknown activation or initialiser, or no layer that `spectral_norm` could divide.
+        SpecError: unknown activation or initialiser, no layer that `spectral_norm` could divide, or dueling
+            critics with one number to put out.
     """
+    critics = [_actions(tail) for tail in tails if tail.role == "critic"]
+    if dueling and critics and max(critics) < 2:
+        raise SpecError(
+            f"expected a plain network, got {spec.type}: a dueling critic is a value and the advantages of several "  # type: ignore[attr-defined]
+            "actions, and here it puts out one number.",
+            "agent.net.type",
+        )
     inits(spec, tails)  # an unknown name shows here, not in the first trace
     if spec.spectral_norm and not (*hidden, *spec.tail_hid_layers):
         raise SpecError("expected a hidden dense layer to divide, got a network without.", "agent.net.spectral_norm")
@@ -155,13 +163,17 @@ def tails(x: Array, look: Recipe, init: Inits, after: Any) -> tuple[Array, ...]:
 
     outputs = []
     for tail, tail_init in zip(look.tails, init.tails, strict=True):
-        actions = tail.width if tail.actions is None else tail.actions
+        actions = _actions(tail)
         if look.dueling and tail.role == "critic" and actions > 1:
             value, advantage = stream(tail.width // actions, tail_init), stream(tail.width, tail_init)
             outputs.append(look.out_act(duel(value, advantage, actions)))
         else:
             outputs.append(look.out_act(stream(tail.width, tail_init)))
     return tuple(outputs)
+
+
+def _actions(tail: Tail) -> int:
+    return tail.width if tail.actions is None else tail.actions
 
 
 def duel(value: Array, advantage: Array, actions: int) -> Array:

@@ -19,7 +19,7 @@ from slmjax.types import PyTree, SpecError
 # learning rate is that of its first step alone.
 _OPTIMIZERS = (
     "adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars lion nadam nadamw "
-    "novograd optimistic_adam optimistic_adam_v2 optimistic_gradient_descent radam rmsprop sgd sign_sgd sm3 yogi"
+    "novograd optimistic_adam_v2 optimistic_gradient_descent radam rmsprop sgd sign_sgd sm3 yogi"
 ).split()
 _DATA = ("b1", "b2", "eps", "decay", "momentum", "weight_decay")
 

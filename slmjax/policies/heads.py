@@ -94,7 +94,7 @@ def _choose(pdtype: str, space: Any, learnable: bool) -> str:
 
 def _check_bounds(name: str, pdtype: str, space: Box) -> None:
     if not jnp.issubdtype(space.dtype, jnp.floating):
-        raise SpecError(f"expected real actions, got {space}: whole numbers are MultiDiscrete actions.", _PATH)
+        raise SpecError(f"action_pdtype {pdtype!r} needs real actions, got {space}. MultiDiscrete has integers.", _PATH)
     if name in _BOUNDED and not space.bounded:
         raise SpecError(f"action_pdtype {pdtype!r} needs finite bounds, got {space}. Normal takes any.", _PATH)
     if name == "LogNormal" and not np.isfinite(space.low).all():

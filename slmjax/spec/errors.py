@@ -19,6 +19,7 @@ MOVED = {
     "clip_val_loss": "it is called 'clip_vloss'",
     "distributed": "it is gone: sessions are spread over the devices that there are; leave it out",
     "gpu": "it is gone: JAX chooses the device; leave it out",
+    "learning_rate": "it is called 'lr'",
     "lr_scheduler_spec": "it is gone: 'optim_spec.lr' may be a schedule "
     "({name: linear_decay, start_val: 1e-3, end_val: 0, end_step: 100000})",
     "max_tick": "write 'env.max_frame', in frames",
@@ -55,10 +56,10 @@ def show(value: Any) -> str:
     """A value as a message names it: short, on one line, in the words of YAML."""
     if value is None:
         return "null"
-    if isinstance(value, dict):
+    if isinstance(value, dict) or dataclasses.is_dataclass(value):
         return "a mapping"
-    if isinstance(value, list):
-        return "a list"
+    if isinstance(value, (list, tuple)):
+        return brief(str(list(value))) if isinstance(value, tuple) else "a list"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
