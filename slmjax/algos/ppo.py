@@ -65,8 +65,9 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
         policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)
         advantage = standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
+        log_ratio = policy.log_prob(batch.raw) - batch.log_prob
         # A ratio that overflows would have no gradient: 0 of the branch that is not chosen, times infinity.
-        log_ratio = jnp.clip(policy.log_prob(batch.raw) - batch.log_prob, -20.0, 20.0)
+        log_ratio = jnp.clip(log_ratio, -20.0, 20.0)
         clip, punish = hp.algorithm.clip_eps_spec, PUNISH[hp.net.loss_spec.name]
         mean = lambda x: weighted_mean(x, batch.weight)  # noqa: E731
         policy_loss = mean(clipped_surrogate(log_ratio, advantage, clip))
