@@ -18,7 +18,7 @@ from slmjax.nets import layers
 from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.batch_renorm import BatchRenorm, keep_statistics
 from slmjax.nets.build import build, param_count
-from slmjax.nets.conv import ConvNet
+from slmjax.nets.conv import ConvLayer, ConvNet, by_xla
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec, descend, optimizer
 from slmjax.nets.recurrent import RecurrentNet
@@ -147,7 +147,7 @@ DEADLOCK = """
     jax.config.update("jax_num_cpu_devices", 2)
     from jax.sharding import AxisType, Mesh, PartitionSpec
     from slmjax.nets.build import build
-    from slmjax.nets.conv import ConvNet
+    from slmjax.nets.conv import ConvLayer, ConvNet, by_xla
     from slmjax.nets.mlp import MLPNet
     from slmjax.nets.recurrent import RecurrentNet
     from slmjax.types import Box, Tail
@@ -506,6 +506,27 @@ def test_a_network_learns_its_statistics_and_acts_by_them():
     jax.tree.map(np.testing.assert_array_equal, before["params"], params["params"])
     again = jax.jit(net.apply)(params, data[0], ())
     jax.tree.map(np.testing.assert_array_equal, again, jax.jit(net.apply)(params, data[0], ()))
+
+
+def test_convolutions_are_renormalised_by_channel_over_rows_and_pixels():
+    spec = ConvNet(conv_hid_layers=((4, 2),), fc_hid_layers=(6,), batch_renorm=True)
+    net = build(spec, IMAGE, (Tail(2, "critic"),), statistics=True)
+    params = started(net, spec)
+    obs = RNG.integers(0, 255, (6, 5, 5, 2)).astype("uint8")
+    weight = np.float32([1, 0.5, 1, 1, 0, 0])
+    odd = obs.copy()
+    odd[4:] = 255 - odd[4:]
+    (outs, one), (outs_odd, other) = (jax.jit(net.learn)(params, x, weight) for x in (obs, odd))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    np.testing.assert_array_equal(outs[0][:4], outs_odd[0][:4])
+    layer = params["params"]["Convolution_0"]
+    seen = np.maximum(np.asarray(by_xla(obs / 255.0, layer["kernel"], ConvLayer(4, 2))) + layer["bias"], 0.0)
+    mean = np.average(seen.mean((1, 2)), axis=0, weights=weight)
+    np.testing.assert_allclose(one["batch_stats"]["BatchRenorm_0"]["mean"], 0.01 * mean, rtol=1e-4)
+    assert one["batch_stats"]["BatchRenorm_1"]["mean"].shape == (6,)
+    acted = jax.jit(net.apply)(one, obs, ())[0][0]
+    assert acted.shape == (6, 2)
+    assert np.abs(acted - outs[0]).max() > 0.1  # by the running statistics, which are far behind
 
 
 def test_rows_without_weight_enter_no_statistic():

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.nets import inputs, layers
+from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
 from slmjax.nets.initializers import Initializer
-from slmjax.nets.keys import LayerKeys
+from slmjax.nets.keys import RenormKeys
 from slmjax.nets.layers import Inits, Recipe
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Box, Key, Net, Network, PyTree, Space, SpecError, Tail
@@ -24,7 +25,7 @@ _FORM = "[channels, kernel, stride, padding, dilation] (the last three: 1, 0 and
 
 
 @hyper
-class ConvNet(LayerKeys):
+class ConvNet(RenormKeys):
     """`agent.net` of type `ConvNet` or `DuelingConvNet`.
 
     Images are `[height, width, channels]`, square kernels go over them; bytes are divided by 255.
@@ -167,37 +168,56 @@ def check_images(asked: tuple[ConvLayer, ...], observation_space: Space) -> None
             height, width = layer.size(height), layer.size(width)
 
 
-def convolve(x: Array, asked: tuple[ConvLayer, ...], look: Recipe, init: Initializer) -> Array:
+def convolve(x: Array, asked: tuple[ConvLayer, ...], look: Recipe, init: Initializer, after: Any) -> Array:
     """Features `[..., size]` of images `[..., height, width, channels]`; called inside of a module."""
     lead = x.shape[:-3]
     for layer in asked:
         x = Convolution(layer, init)(x)
         x = nn.LayerNorm()(x) if look.layer_norm else x
-        x = look.act(x)
+        x = after(look.act(x))
     return x.reshape(*lead, -1)
 
 
 def encode(
-    images: tuple[Array, ...], vector: Array | None, asked: tuple[ConvLayer, ...], look: Recipe, init: Initializer
+    images: tuple[Array, ...],
+    vector: Array | None,
+    asked: tuple[ConvLayer, ...],
+    look: Recipe,
+    init: Initializer,
+    after: Any,
 ) -> Array:
     """What the convolutions see of each image, and the rest of the observation, as one vector `[..., size]`."""
-    seen = [convolve(image, asked, look, init) for image in images]
-    return jnp.concatenate(seen if vector is None else [*seen, vector], -1)
+    seen = [convolve(image, asked, look, init, after) for image in images]
+    return jnp.concatenate(seen if vector is None else [*seen, after(vector)], -1)
 
 
 class Conv(nn.Module):
-    """Convolutions, dense layers and tails; takes what `inputs.split` gives, returns one `[..., width]` a tail."""
+    """Convolutions, dense layers and tails; takes what `inputs.split` gives, returns one `[..., width]` a tail.
+
+    `renorm` counts the batches of plain batch normalisation; None: no batch renormalisation.
+    """
 
     convolutions: tuple[ConvLayer, ...]
     body: tuple[int, ...]
     look: Recipe
     inits: Inits
+    renorm: int | None = None
 
     @nn.compact
-    def __call__(self, images: tuple[Array, ...], vector: Array | None) -> tuple[Array, ...]:
-        """The tails' outputs."""
-        after = lambda x: x  # noqa: E731
-        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden)
+    def __call__(
+        self, images: tuple[Array, ...], vector: Array | None, train: bool = False, weight: Array | None = None
+    ) -> tuple[Array, ...]:
+        """The tails' outputs; `weight [...]` of each observation in the statistics of the batch."""
+
+        def after(x: Array) -> Array:
+            if self.renorm is None:
+                return x
+            if weight is None:
+                return BatchRenorm(self.renorm)(x, train)
+            each = weight.reshape(*weight.shape, *(1,) * (x.ndim - 1 - weight.ndim))  # for every pixel of an image
+            return BatchRenorm(self.renorm)(x, train, jnp.broadcast_to(each, x.shape[:-1]))
+
+        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden, after)
         x = layers.body(x, self.body, self.look, self.inits.hidden, after)
         return layers.tails(x, self.look, self.inits, after)
 
@@ -214,7 +234,8 @@ def build(
     convolutions = conv_layers(spec.conv_hid_layers)
     check_images(convolutions, observation_space)
     look = layers.recipe(spec, tails, spec.fc_hid_layers, dueling)
-    module = Conv(convolutions, spec.fc_hid_layers, look, layers.no_inits(tails))
+    renorm = spec.batch_renorm_warmup if spec.batch_renorm else None
+    module = Conv(convolutions, spec.fc_hid_layers, look, layers.no_inits(tails), renorm)
 
     def init(rng: Key, spec: ConvNet) -> PyTree:
         fresh = module.clone(inits=layers.inits(spec, tails))
@@ -224,7 +245,12 @@ def build(
         outputs: Any = module.apply(params, *inputs.split(observation_space, obs))
         return outputs, carry
 
-    return Net(init, apply)
+    def learn(params: PyTree, obs: PyTree, weight: Array | None = None) -> tuple[tuple[Array, ...], PyTree]:
+        seen = inputs.split(observation_space, obs)
+        outputs, moved = module.apply(params, *seen, True, weight, mutable=[STATISTICS])
+        return outputs, params | moved
+
+    return Net(init, apply, learn=learn if spec.batch_renorm else None)
 
 
 CONV_NET = Network(ConvNet, build)

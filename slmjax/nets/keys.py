@@ -52,3 +52,15 @@ class LayerKeys(NetKeys):
         default=False, doc="hidden dense layers learn the length and the direction of their weights"
     )
     spectral_norm: bool = key(default=False, doc="the last hidden layer is divided by its largest singular value")
+
+
+@hyper
+class RenormKeys(LayerKeys):
+    """Keys of networks that an algorithm may learn with statistics of the batch."""
+
+    batch_renorm: bool = key(
+        default=False, doc="batch renormalisation of an input that is a vector, and after each hidden layer"
+    )
+    batch_renorm_warmup: int = key(
+        default=10_000, doc="batches for which that is plain batch normalisation", low=0, high=10_000_000
+    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from slmjax.nets import inputs, layers
 from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
-from slmjax.nets.keys import LayerKeys
+from slmjax.nets.keys import RenormKeys
 from slmjax.nets.layers import Inits, Recipe
 from slmjax.registry import nearest
 from slmjax.spec.schema import Fixed, hyper, key
@@ -18,7 +18,7 @@ Widths = tuple[int, ...]
 
 
 @hyper
-class MLPNet(LayerKeys):
+class MLPNet(RenormKeys):
     """`agent.net` of type `MLPNet` or `DuelingMLPNet`: dense layers, then a tail for each thing that is predicted.
 
     Dueling, a critic that puts out a number an action is a value and advantages (Wang et al. 2016).
@@ -32,10 +32,6 @@ class MLPNet(LayerKeys):
     )
     hid_layers: tuple[int, ...] = key(default=(64, 64), doc="width of each hidden layer", low=1)
     critic_hid_layers: tuple[int, ...] | None = key(default=None, doc="hidden layers of a separate critic", low=1)
-    batch_renorm: bool = key(default=False, doc="batch renormalisation of the input and after each hidden layer")
-    batch_renorm_warmup: int = key(
-        default=10_000, doc="batches for which that is plain batch normalisation", low=0, high=10_000_000
-    )
 
     def __post_init__(self) -> None:
         if isinstance(self.head_hid_layers, dict):

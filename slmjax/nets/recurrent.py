@@ -142,7 +142,7 @@ class Recurrent(nn.Module):
     ) -> tuple[tuple[Array, ...], tuple, tuple]:
         """Outputs `[T, ..., width]`, carry after each step, carry."""
         after = lambda x: x  # noqa: E731
-        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden)
+        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden, after)
         x = layers.hidden(x, self.encoder, self.look, self.inits.hidden, after)
         reached, last = [], []
         for cell, state in zip(self.cells, carry, strict=True):
