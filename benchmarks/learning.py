@@ -18,6 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.json"
 
@@ -31,6 +34,7 @@ class Entry(NamedTuple):
         published: SLM Lab's score in the same task; None: there is none.
         sets: changes of `--set`.
         greedy: (least greedy return, sessions that must reach it), where that is what is asked.
+        curve: whether its mean returns over frames are kept, for `draw`.
     """
 
     config: str
@@ -38,6 +42,7 @@ class Entry(NamedTuple):
     published: float | None = None
     sets: tuple[str, ...] = ()
     greedy: tuple[float, int] | None = None
+    curve: bool = False
 
 
 LONG, BREAKOUT = ("env.kwargs.memory_length=20",), ("env=Breakout-MinAtar",)
@@ -82,9 +87,13 @@ ENTRIES = {
     "dqn_memorychain, MLP": Entry("dqn_memorychain", sets=FEEDFORWARD),
     "ppo_hidden_cartpole": Entry("ppo_hidden_cartpole", 475),
     "ppo_hidden_cartpole, MLP": Entry("ppo_hidden_cartpole", sets=FEEDFORWARD),
-    "ppo_minatar, Breakout": Entry("ppo_minatar", sets=BREAKOUT),
-    "pqn_minatar, Breakout": Entry("pqn_minatar", sets=BREAKOUT),
+    "ppo_minatar, Breakout": Entry("ppo_minatar", sets=BREAKOUT, curve=True),
+    "pqn_minatar, Breakout": Entry("pqn_minatar", sets=BREAKOUT, curve=True),
 }
+# Frames and returns (164 episodes of sampled actions, one training run) in agents/Breakout-MinAtar/ppo.pkl of
+# github.com/RobertTLange/gymnax-blines: the PPO that gymnax's README shows, up to 1e6 frames.
+GYMNAX_PPO = ((319_936, 639_936, 959_936), (8.37, 15.45, 16.63))
+FIGURE = ROOT / "docs" / "images" / "breakout_minatar.png"
 
 
 def command(entry: Entry) -> str:
@@ -102,8 +111,10 @@ def run(entry: Entry) -> dict[str, Any]:
         (data,) = (Path(folder) / "data").iterdir()
         (metrics,) = (json.loads(p.read_text()) for p in data.glob("info/*_trial_metrics.json"))
         manifest = json.loads((data / "manifest.json").read_text())
+        tables = [pd.read_csv(path) for path in sorted(data.glob("info/*_session_df.csv"))]
     finals = [s["final_eval_reward"] for s in metrics["sessions"] if not s["failed"]]
-    return {
+    curve = {"curve": returns(tables)} if entry.curve else {}
+    return curve | {
         "frames": manifest["frame"],
         "sessions": metrics["num_sessions"],
         "failed": len(metrics["failed"]),
@@ -115,6 +126,33 @@ def run(entry: Entry) -> dict[str, Any]:
         "commit": _git("log", "-1", "--format=%h", "--", "slmjax", "configs"),
         "changed": bool(_git("status", "--porcelain", "--", "slmjax", "configs")),
     }
+
+
+def returns(tables: list[pd.DataFrame]) -> dict[str, list[float | None]]:
+    """Mean over sessions of the returns while learning (`played`) and of greedy evaluations, at each frame of a row."""
+    means = {
+        name: np.nanmean([table[column] for table in tables], 0)
+        for name, column in (("played", "total_reward"), ("greedy", "eval_reward"))
+    }
+    shown = {name: [None if np.isnan(x) else round(float(x), 2) for x in mean] for name, mean in means.items()}
+    return {"frame": tables[0]["frame"].tolist()} | shown
+
+
+def draw(results: dict[str, Any]) -> None:
+    """The figure of MinAtar Breakout, from what `returns` kept."""
+    from slmjax.analysis import style
+
+    fig, (ax,) = style.new_figure(1)
+    for name, color in (("PPO", style.BLUE), ("PQN", style.ORANGE)):
+        kept = results[f"{name.lower()}_minatar, Breakout"]["curve"]
+        style.curve(ax, kept["frame"], [np.nan if x is None else x for x in kept["played"]], color=color, label=name)
+        known = [(frame, x) for frame, x in zip(kept["frame"], kept["greedy"], strict=True) if x is not None]
+        ax.plot(*zip(*known, strict=True), "o", color=color, markersize=5, label=f"{name}, greedy", clip_on=False)
+    ax.plot(*GYMNAX_PPO, "s--", color=style.GREY, label="gymnax's PPO")
+    style.frame_axis(ax, 1e6)
+    style.label_y(ax, "return")
+    style.headline(ax, "Breakout-MinAtar", "mean over 8 sessions; lines: episodes played while learning")
+    style.save(fig, FIGURE)
 
 
 def digest(entry: Entry) -> str:
@@ -163,6 +201,8 @@ def write_tables() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         text = page.read_text()
         page.write_text(filled(text, results))
+    if all(name in results and "curve" in results[name] for name, entry in ENTRIES.items() if entry.curve):
+        draw(results)
 
 
 def filled(text: str, results: dict[str, Any]) -> str:
