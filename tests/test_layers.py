@@ -147,7 +147,7 @@ DEADLOCK = """
     jax.config.update("jax_num_cpu_devices", 2)
     from jax.sharding import AxisType, Mesh, PartitionSpec
     from slmjax.nets.build import build
-    from slmjax.nets.conv import ConvLayer, ConvNet, by_xla
+    from slmjax.nets.conv import ConvNet
     from slmjax.nets.mlp import MLPNet
     from slmjax.nets.recurrent import RecurrentNet
     from slmjax.types import Box, Tail

@@ -11,7 +11,7 @@ from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
 from slmjax.nets.keys import RenormKeys
 from slmjax.nets.layers import Inits, Recipe
 from slmjax.registry import nearest
-from slmjax.spec.schema import Fixed, hyper, key
+from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Dict, Key, Net, Network, PyTree, Space, SpecError, Tail
 
 Widths = tuple[int, ...]
@@ -32,10 +32,6 @@ class MLPNet(RenormKeys):
     )
     hid_layers: tuple[int, ...] = key(default=(64, 64), doc="width of each hidden layer", low=1)
     critic_hid_layers: tuple[int, ...] | None = key(default=None, doc="hidden layers of a separate critic", low=1)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.head_hid_layers, dict):
-            object.__setattr__(self, "head_hid_layers", Fixed(self.head_hid_layers))
 
 
 class MLP(nn.Module):

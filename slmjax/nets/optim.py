@@ -12,7 +12,7 @@ import optax
 
 from slmjax.policies.schedules import Schedule
 from slmjax.registry import nearest
-from slmjax.spec.schema import Fixed, hyper, key
+from slmjax.spec.schema import hyper, key
 from slmjax.types import PyTree, SpecError
 
 # Those that need more than a gradient are left out: the loss (lbfgs, polyak_sgd), a key (noisy_sgd); and rprop, whose
@@ -37,10 +37,6 @@ class OptimSpec:
     momentum: float | None = key(default=None, doc="momentum of SGD and RMSprop", low=0, high=1)
     weight_decay: float | None = key(default=None, doc="decoupled weight decay (AdamW and kin)", low=0)
     kwargs: dict[str, Any] | None = key(default=None, doc="further arguments of the optax function: {nesterov: true}")
-
-    def __post_init__(self) -> None:
-        if isinstance(self.kwargs, dict):
-            object.__setattr__(self, "kwargs", Fixed(self.kwargs))
 
 
 def optimizer(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax.spec.schema import Fixed, hyper, key
+from slmjax.spec.schema import hyper, key
 
 NAMES = ("no_decay", "linear_decay", "rate_decay", "periodic_decay")
 OPTAX = (
@@ -42,10 +42,6 @@ class Schedule:
     start_step: float = key(default=0.0, doc="frame at which the decay begins", low=0)
     end_step: float = key(default=0.0, doc="frame at which the decay ends, after `start_step`", low=0)
     kwargs: dict[str, Any] | None = key(default=None, doc="arguments of a schedule of optax, its steps in frames")
-
-    def __post_init__(self) -> None:
-        if isinstance(self.kwargs, dict):
-            object.__setattr__(self, "kwargs", Fixed(self.kwargs))
 
     def check(self) -> None:
         """Complains of a decay that goes nowhere; the loader calls it, no other, for leaves need not be numbers.

@@ -58,8 +58,10 @@ def show(value: Any) -> str:
         return "null"
     if isinstance(value, dict) or dataclasses.is_dataclass(value):
         return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return brief(str(list(value))) if isinstance(value, tuple) else "a list"
+    if isinstance(value, tuple):
+        return brief(str(list(value)))
+    if isinstance(value, list):
+        return "a list"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):

@@ -73,7 +73,17 @@ def is_data(annotation: Any) -> bool:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(key,))
 def hyper(cls: type) -> type:
-    """A frozen, keyword-only dataclass, registered as a pytree with its float and nested fields as data."""
+    """A frozen, keyword-only dataclass, registered as a pytree with its float and nested fields as data.
+
+    A mapping given as a value becomes `Fixed`, so that it may be static.
+    """
+
+    def fix(self: Any) -> None:
+        for field in dataclasses.fields(self):
+            if type(value := getattr(self, field.name)) is dict:
+                object.__setattr__(self, field.name, Fixed(value))
+
+    cls.__post_init__ = fix  # type: ignore[attr-defined]
     made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     hints = typing.get_type_hints(made)
     fields = [f.name for f in dataclasses.fields(made)]
