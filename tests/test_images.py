@@ -7,7 +7,6 @@ from agents import AGENTS, slow_ones
 from ladder import SEEDS, cooling
 from probes import CENTRES, picture
 from test_train_nets import spec_with
-from tiny import NEEDS
 
 import slmjax
 from slmjax import registry
@@ -15,7 +14,6 @@ from slmjax.types import Discrete
 
 QUICK = ("DQN",)
 NET = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 2]], "fc_hid_layers": [16]}
-MLP = {"hid_layers": [32]}  # where a batch must normalise a network, which is for MLPs alone
 FRAMES = 8000
 
 
@@ -23,7 +21,7 @@ def right(algorithm: str) -> np.ndarray:
     """The share of 500 images that each session acts rightly upon."""
     known = registry.resolve("algorithm", AGENTS[algorithm]["algorithm"]["name"])
     boxed = Discrete not in known.actions
-    net = (MLP | NEEDS[algorithm] if algorithm in NEEDS else NET) | cooling(FRAMES)
+    net = NET | cooling(FRAMES)
     spec = spec_with(algorithm, "probes:picture", net, FRAMES, kwargs={"continuous": boxed})
     coins, images = jax.vmap(picture().reset)(jax.random.split(jax.random.key(5), 500))
     actions = np.stack([np.asarray(p(images)) for p in slmjax.train(spec, sessions=SEEDS).policies])
