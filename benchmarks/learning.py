@@ -143,6 +143,7 @@ def draw(results: dict[str, Any]) -> None:
     from slmjax.analysis import style
 
     fig, (ax,) = style.new_figure(1)
+    sessions = " and ".join(sorted({str(r["sessions"]) for r in results.values() if "curve" in r}))
     for name, color in (("PPO", style.BLUE), ("PQN", style.ORANGE)):
         kept = results[f"{name.lower()}_minatar, Breakout"]["curve"]
         style.curve(ax, kept["frame"], [np.nan if x is None else x for x in kept["played"]], color=color, label=name)
@@ -151,7 +152,7 @@ def draw(results: dict[str, Any]) -> None:
     ax.plot(*GYMNAX_PPO, "s--", color=style.GREY, label="gymnax's PPO")
     style.frame_axis(ax, 1e6)
     style.label_y(ax, "return")
-    style.headline(ax, "Breakout-MinAtar", "mean over 8 sessions; lines: episodes played while learning")
+    style.headline(ax, "Breakout-MinAtar", f"mean over {sessions} sessions; lines: episodes played while learning")
     style.save(fig, FIGURE)
 
 

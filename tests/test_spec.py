@@ -914,3 +914,20 @@ def test_mutated_values_raise_nothing_but_specerror(seed):
         except SpecError as error:
             said.append(str(error))
     assert all(said)
+
+
+def test_a_class_of_keys_keeps_what_it_does_itself_and_its_mappings_are_static():
+    @hyper
+    class Own:
+        rate: float = key(default=1.0, doc="data")
+        parts: dict | tuple = key(default=(), doc="static")
+        seen: int = key(default=0, doc="what `__post_init__` counts")
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "seen", len(self.parts))
+
+    own = Own(parts={"a": 1, "b": 2})
+    assert own.seen == 2
+    assert hash(jax.tree.structure(own)) == hash(jax.tree.structure(Own(parts={"a": 1, "b": 2})))
+    assert jax.tree.map(lambda x: {"x": x}, own).rate == {"x": 1.0}
+    assert type(jax.tree.map(lambda x: {"x": x}, own).rate) is dict

@@ -75,20 +75,24 @@ def is_data(annotation: Any) -> bool:
 def hyper(cls: type) -> type:
     """A frozen, keyword-only dataclass, registered as a pytree with its float and nested fields as data.
 
-    A mapping given as a value becomes `Fixed`, so that it may be static.
+    A mapping given for a static field becomes `Fixed`, before the class's own `__post_init__` runs.
     """
+    own = getattr(cls, "__post_init__", None)
 
     def fix(self: Any) -> None:
-        for field in dataclasses.fields(self):
-            if type(value := getattr(self, field.name)) is dict:
-                object.__setattr__(self, field.name, Fixed(value))
+        for name in static:
+            if type(value := getattr(self, name)) is dict:
+                object.__setattr__(self, name, Fixed(value))
+        if own is not None:
+            own(self)
 
     cls.__post_init__ = fix  # type: ignore[attr-defined]
     made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     hints = typing.get_type_hints(made)
     fields = [f.name for f in dataclasses.fields(made)]
     data = [name for name in fields if is_data(hints[name])]
-    jax.tree_util.register_dataclass(made, data, [name for name in fields if name not in data])
+    static = [name for name in fields if name not in data]
+    jax.tree_util.register_dataclass(made, data, static)
     made.__hyper__ = True
     return made  # type: ignore[no-any-return]
 
