@@ -1,14 +1,21 @@
 """CrossQ against a float64 NumPy oracle: the joint pass, the statistics that it moves, the actor's frozen critics."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from agents import spec_of
 from one_update import IMPORTANCE, ROWS, average, case, close, slope, unit
 from test_sac import ALPHA, ALPHA_LR, EPS, Fixed
 
 from slmjax.algos import soft
+from slmjax.algos.critics import build_critics
+from slmjax.algos.crossq import joint_td_loss
+from slmjax.algos.soft import Draws
+from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import STATISTICS
-from slmjax.types import SpecError
+from slmjax.policies import schedules
+from slmjax.types import Box, SpecError
 
 MOMENTUM, VARIANCE_EPS = 0.01, 1e-5
 
@@ -132,3 +139,29 @@ def test_critics_that_no_batch_normalises_are_refused(monkeypatch):
     with pytest.raises(SpecError, match="without target networks") as error:
         case("CrossQ", "box", monkeypatch, net={"batch_renorm": False})
     assert error.value.path == "agent.net.batch_renorm"
+
+
+@pytest.mark.parametrize(("stack_len", "seen"), [(1, True), (2, False)])
+def test_a_successor_that_a_ring_of_stacks_does_not_keep_enters_no_statistic(stack_len, seen):
+    spec = spec_of("CrossQ", "Pendulum-v1", 512, memory={"stack_len": stack_len}, net={"batch_renorm": True})
+    hp, rng = schedules.at(spec.hp, jnp.int32(0)), np.random.default_rng(0)
+    critics = build_critics(hp.net, Box(-1.0, 1.0, (3,)), Box(-1.0, 1.0, (1,)), 2)
+    params = critics.init(jax.random.key(0), hp.net)
+    obs, final_obs = rng.uniform(-1, 1, (2, 8, 3)).astype(np.float32)
+    action, later = rng.uniform(-1, 1, (2, 8, 1)).astype(np.float32)
+    discount = np.where(np.arange(8) == 3, 0.0, 0.9).astype(np.float32)  # row 3 ended its episode
+    draws = Draws(later, np.ones((8, 1), np.float32), np.zeros((8, 1), np.float32))
+
+    def learned(final_obs):
+        batch = Batch(obs, action, np.ones(8, np.float32), discount, final_obs, np.ones(8, np.float32))
+        value, (*_, params_after) = joint_td_loss(critics, params, (), draws, 0.1, batch, hp)
+        return value, params_after[STATISTICS]
+
+    elsewhere = final_obs.copy()
+    elsewhere[3] += 5.0
+    (loss, moved), (other_loss, otherwise) = jax.jit(learned)(final_obs), jax.jit(learned)(elsewhere)
+    same = all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (moved, otherwise)), strict=True))
+    assert (float(loss) != float(other_loss)) == seen
+    assert same != seen
+    beside = final_obs + np.where(np.arange(8) == 2, 5.0, 0.0)[:, None].astype(np.float32)  # one that goes on
+    assert float(jax.jit(learned)(beside)[0]) != float(loss)

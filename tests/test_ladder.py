@@ -89,7 +89,7 @@ def test_an_action_is_found(algorithm, probe):
 # ---------------------------------------------------------------------------------- actors that learn from replay
 
 # Their entropy has no price in the end, so that values are plain ones.
-FADING = {"fixed_alpha": {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 8000}}
+FADING = {"fixed_alpha": {"name": "linear_decay", "start_val": 0.2, "end_val": 0.0, "end_step": 8000}, "alpha_lr": None}
 SOFT = {"algorithm": FADING | {"training_iter": 8}}
 # A deterministic actor that runs into a bound early stays there: critics first see 1000 frames of random actions.
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}}

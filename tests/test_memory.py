@@ -218,13 +218,18 @@ def test_combined_experience_replay_puts_the_newest_step_into_every_batch_and_re
     rows, frame = 64, 136
     drawn = np.asarray(sampler(n, envs, rows, batch_size, 400, use_cer=True)(jax.random.key(0), frame))
     last = frame - 1 - (n - 1) * envs  # the newest whose n-step window is complete
-    wanted = {number % rows for number in range(last, last - fresh, -1)}
-    assert all(wanted == set(batch[:fresh]) for batch in drawn)
+    newest = {number % rows for number in range(last, last - envs, -1)}
+    assert all(len(set(batch[:fresh])) == fresh and set(batch[:fresh]) <= newest for batch in drawn)
+    # Where not all environments fit, each has its turn as often as any other.
+    counts = np.bincount(drawn[:, :fresh].ravel(), minlength=rows)[sorted(newest)]
+    assert counts.sum() == 400 * fresh
+    assert envs == 1 or stats.chisquare(counts).pvalue > FAIR
     plain = np.asarray(sampler(n, envs, rows, batch_size, 400)(jax.random.key(0), frame))
-    assert not all(wanted <= set(batch) for batch in plain)
+    assert not all(len(newest & set(batch)) >= fresh for batch in plain)
     rest = (frame - 1 - drawn[:, fresh:]) % rows  # at least half of the batch, drawn as ever
     assert 2 * rest.shape[1] >= batch_size
-    np.testing.assert_array_equal(drawn[:, fresh:], plain[:, fresh:])
+    if fresh == envs:
+        np.testing.assert_array_equal(drawn[:, fresh:], plain[:, fresh:])
     assert stats.chisquare(np.bincount(rest.ravel(), minlength=rows)[(n - 1) * envs :]).pvalue > FAIR
 
 

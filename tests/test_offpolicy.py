@@ -170,6 +170,10 @@ UNREAD = [
     ("SoftActorCritic", Discrete(3), "algorithm", {"noise_correlation": 0.5}),
     ("SoftActorCritic", LOPSIDED, "algorithm", {"target_entropy_ratio": 0.5}),
     ("SIL", Discrete(3), "algorithm", {"sil_beta": 0.5}),
+    ("SoftActorCritic", Discrete(3), "algorithm", {"alpha_lr": 0.1, "fixed_alpha": 0.2}),
+    ("CrossQ", LOPSIDED, "algorithm", {"target_entropy": -2.0, "fixed_alpha": 0.2, "alpha_lr": None}),
+    ("SoftActorCritic", Discrete(3), "algorithm", {"target_entropy_ratio": 0.5, "target_entropy": 0.3}),
+    ("Reinforce", Discrete(3), "algorithm", {"center_return": False, "normalize_advantages": True}),
 ]
 
 

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 from slmjax.algos import ppo
 from slmjax.envs import make_env
 from slmjax.nets.mlp import MLPNet
 from slmjax.policies.distributions import Argmax, Categorical, Normal, SquashedNormal, action_head
 from slmjax.policies.exploration import POLICIES, boltzmann, epsilon_greedy
+from slmjax.policies.heads import LOG_STD_MAX
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import HP, Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError
 
@@ -158,7 +159,8 @@ def test_normal_equals_scipy_over_every_event(event, lead):
 @pytest.mark.parametrize("kind", [Normal, SquashedNormal])
 def test_normal_entropy_counts_every_environment_where_the_scale_is_shared(kind):
     said = ask(lambda loc: kind(loc, jnp.full((3,), 0.5), -np.ones(3), np.ones(3), 1), np.zeros((5, 3), np.float32))
-    np.testing.assert_allclose(said.entropy, np.full(5, 3 * stats.norm.entropy(scale=0.5)), rtol=1e-5)
+    each = stats.norm.entropy(scale=0.5) if kind is Normal else squashed_entropy(0.0, 0.5)
+    np.testing.assert_allclose(said.entropy, np.full(5, 3 * each), rtol=1e-5)
     assert said.log_prob.shape == (5,)
 
 
@@ -276,11 +278,41 @@ def test_squashed_normal_does_not_overflow_far_out():
     assert not np.isfinite(stats.norm.logpdf(x) - np.asarray(jnp.log(1 - jnp.tanh(raw) ** 2))).all()  # the naive form
 
 
-def test_squashed_normal_entropy_bounds_the_true_one():
-    pd = SquashedNormal(jnp.zeros(50_000), jnp.ones(50_000), np.float32(-1), np.float32(1), 0)
-    estimate = -float(pd.log_prob(pd.sample(jax.random.key(0))).mean())
-    assert estimate < float(pd.entropy()[0])
-    assert float(pd.entropy()[0]) == pytest.approx(stats.norm.entropy(), rel=1e-5)
+def squashed_entropy(loc: float, scale: float) -> float:
+    """That of `tanh(x)`: of the normal, plus the mean logarithm of the slope, by adaptive quadrature."""
+
+    def slope(z):
+        x = loc + scale * z
+        return stats.norm.pdf(z) * 2 * (np.log(2) - x - np.logaddexp(0, -2 * x))
+
+    steep = [-loc / scale] if abs(loc / scale) < 9 else None  # where the slope has its peak
+    return integrate.quad(slope, -9, 9, limit=400, points=steep)[0] + stats.norm(loc, scale).entropy()
+
+
+def test_squashed_normal_entropy_and_its_slopes_are_those_of_what_is_played():
+    def entropy(loc, log_scale):
+        return SquashedNormal(loc, jnp.exp(log_scale), np.float32(-1), np.float32(1), 0).entropy()
+
+    widest = np.exp(LOG_STD_MAX)
+    loc, scale = (x.ravel() for x in np.meshgrid([0.0, 0.7, -2.0, 6.0], [1e-3, 0.3, 1.0, 3.0, widest]))
+    lanes = jnp.float32(loc), jnp.float32(np.log(scale))
+    np.testing.assert_allclose(jax.vmap(entropy)(*lanes), np.vectorize(squashed_entropy)(loc, scale), atol=5e-4)
+    by_loc, by_log_scale = jax.vmap(jax.grad(entropy, (0, 1)))(*lanes)
+    h = 1e-4
+    wider, narrower = (np.vectorize(squashed_entropy)(loc, scale * np.exp(x)) for x in (h, -h))
+    right, left = (np.vectorize(squashed_entropy)(loc + x, scale) for x in (h, -h))
+    np.testing.assert_allclose(by_log_scale, (wider - narrower) / (2 * h), atol=5e-3)
+    np.testing.assert_allclose(by_loc, (right - left) / (2 * h), atol=5e-3)
+    # The mutant, the entropy of the normal, always rises with its width; that of what is played does not.
+    assert (by_log_scale[(scale > 0.9) & (loc == 0.0)] < -0.1).all()
+
+
+def test_squashed_normal_entropy_is_minus_the_mean_of_its_log_probability():
+    loc, scale = jnp.array([[0.3, -1.0], [0.0, 2.0]]), jnp.array([[0.5, 1.0], [2.0, 0.2]])
+    pd = SquashedNormal(loc, scale, np.float32(-1), np.float32(1), 2)
+    keys = jax.random.split(jax.random.key(0), 50_000)
+    estimate = -jax.vmap(lambda k: pd.log_prob(pd.sample(k)))(keys)
+    assert float(pd.entropy()) == pytest.approx(float(estimate.mean()), abs=5 * float(estimate.std()) / np.sqrt(50_000))
 
 
 # ------------------------------------------------------------------------------------------------------- action head

@@ -140,7 +140,7 @@ def test_a_replaced_target_waits_for_its_frame_and_for_the_end_of_the_update(mon
 
 
 def test_a_fixed_temperature_stays_and_a_learned_one_keeps_within_its_limits(monkeypatch):
-    made = soft_case("discrete", monkeypatch, algorithm={"fixed_alpha": 0.0})
+    made = soft_case("discrete", monkeypatch, algorithm={"fixed_alpha": 0.0, "alpha_lr": None, "alpha_init": 1.0})
     after, metrics = made.update(made.state, made.rollout, jax.random.key(0), made.hp)
     assert metrics["alpha"] == 0.0
     assert after.learner.log_alpha == made.state.learner.log_alpha

@@ -40,7 +40,9 @@ def joint_td_loss(
     """
     del targets
     both = lambda now, later: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), now, later)  # noqa: E731
-    obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight)
+    # A ring of stacks keeps no successor of the last step of an episode, and what stands there is of the next one.
+    known = batch.discount_t > 0 if hp.memory.stack_len > 1 else 1.0
+    obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight * known)
     action = () if isinstance(draws_t.action, tuple) else both(critics.unit(batch.action), draws_t.action)
     scores, learned = critics.learn(params, obs, action, weight)
     scores_tm1, scores_t = jnp.split(scores, 2, 1)
@@ -56,12 +58,13 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     Raises:
         SpecError: networks that the batch does not normalise; or see `sac.make`.
     """
+    agent = sac.make(hp, env, critic_loss=joint_td_loss, targets=False)  # refuses networks that have no such key
     if not getattr(hp.net, "batch_renorm", False):
         raise SpecError(
             "expected true: without target networks, critics diverge unless each batch normalises them, got false.",
             "agent.net.batch_renorm",
         )
-    return sac.make(hp, env, critic_loss=joint_td_loss, targets=False)
+    return agent
 
 
 UNREAD = POLICY_GRADIENT_KEYS + TARGET_KEYS

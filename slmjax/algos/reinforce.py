@@ -25,6 +25,7 @@ from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
 from slmjax.nets.optim import descend, net_optimizer
 from slmjax.policies.heads import EVERY_ACTION, action_head
 from slmjax.policies.schedules import Schedule
+from slmjax.spec.errors import refuse_unread
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (
     HP,
@@ -73,9 +74,13 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
     """An agent that learns from whole episodes, all of them or the elite alone.
 
     Raises:
-        SpecError: episodes have no bound, or a distribution that does not fit or cannot be learned.
+        SpecError: episodes have no bound, a distribution that does not fit or cannot be learned, or returns that are
+            to be standardised but not centred.
     """
     steps = hp.algorithm.training_frequency
+    if not elite and hp.algorithm.normalize_advantages:
+        why = "normalize_advantages subtracts the mean, too; set that to false as well"
+        refuse_unread(hp.algorithm, "agent.algorithm", why, "center_return")
     if env.max_steps is None:
         raise SpecError("expected a limit, for this algorithm keeps whole episodes, got none.", "env.max_t")
     head = action_head(hp.algorithm.action_pdtype, env.action_space, learnable=True)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from slmjax.algos import offpolicy
 from slmjax.algos.critics import Critics, td_loss
 from slmjax.algos.losses import same_shape
+from slmjax.algos.temperature import LEARNED_ALPHA
 from slmjax.memory.replay import Batch
 from slmjax.policies.distributions import Categorical, SquashedNormal
 from slmjax.spec.errors import refuse_unread
@@ -87,11 +88,16 @@ def soft_policy(hp: HP, space: Discrete | Box) -> Policy:
     """The policy over a space: `categorical` or `squashed`.
 
     Raises:
-        SpecError: a key that means nothing for such actions.
+        SpecError: a key that means nothing for such actions, or beside another.
     """
     discrete = isinstance(space, Discrete)
     kind, unread = ("continuous", "noise_correlation") if discrete else ("discrete", "target_entropy_ratio")
-    refuse_unread(hp.algorithm, "agent.algorithm", f"it is for {kind} actions", unread)
+    alg, where = hp.algorithm, "agent.algorithm"
+    refuse_unread(alg, where, f"it is for {kind} actions", unread)
+    if alg.fixed_alpha is not None:
+        refuse_unread(alg, where, "fixed_alpha leaves nothing to learn", *LEARNED_ALPHA)
+    if alg.target_entropy is not None:
+        refuse_unread(alg, where, "target_entropy says what to hold", "target_entropy_ratio")
     return categorical(space) if isinstance(space, Discrete) else squashed(space)
 
 

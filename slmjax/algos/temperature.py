@@ -14,6 +14,9 @@ from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Array, PyTree
 
+# Keys that say how alpha is learned.
+LEARNED_ALPHA = ("alpha_lr", "alpha_init", "log_alpha_min", "log_alpha_max", "target_entropy", "target_entropy_ratio")
+
 
 @hyper
 class TemperatureKeys:

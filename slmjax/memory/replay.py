@@ -29,7 +29,9 @@ class Replay(MemoryKeys):
     name: str = key(default="Replay", doc="name of the memory")
     batch_size: int = key(default=32, doc="transitions of one batch", low=1)
     max_size: int = key(default=10_000, doc="transitions kept; rounded down to whole rollouts", low=1, high=2**31 - 1)
-    use_cer: bool = key(default=False, doc="combined experience replay: the newest step is in every batch")
+    use_cer: bool = key(
+        default=False, doc="combined experience replay: the newest steps are in every batch, at most half of it"
+    )
     num_step_returns: int = key(default=1, doc="n of n-step returns", low=1)
     seq_len: int = key(
         default=16, doc="steps of a window that a recurrent network learns from; no other reads it", low=1
@@ -131,8 +133,9 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
     """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
 
     Only rows are drawn for which all that comes after them has been written. With `use_cer` the newest of them, one of
-    each environment, come first in every batch, and take at most half of it: a batch of the newest alone would be no
-    replay (Zhang & Sutton 2017 add one transition, with their one environment, to each batch).
+    each environment, come first in every batch, and take at most half of it, where environments take turns: a batch of
+    the newest alone would be no replay (Zhang & Sutton 2017 add one transition, with their one environment, to each
+    batch).
 
     Args:
         spec: the memory's keys.
@@ -146,10 +149,13 @@ def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs:
     oldest = jnp.minimum(frame, whole(spec, rows, num_envs, frame))
     # While no row is complete, the oldest step is all there is; its window ends at what was written.
     youngest = jnp.minimum(lag, oldest - num_envs)
+    fresh = jnp.arange(newest(spec, num_envs), dtype=jnp.int32)
+    if 0 < len(fresh) < num_envs:  # environments take turns
+        rng, turn_key = jax.random.split(rng)
+        fresh = (fresh + jax.random.randint(turn_key, (batches, 1), 0, num_envs, jnp.int32)) % num_envs
     age = jax.random.randint(rng, (batches, spec.batch_size), youngest, oldest, jnp.int32)
     if spec.use_cer:
-        fresh = newest(spec, num_envs)
-        age = age.at[:, :fresh].set(jnp.arange(fresh, dtype=jnp.int32) + youngest)
+        age = age.at[:, : fresh.shape[-1]].set(fresh + youngest)
     return (frame - 1 - age) % rows
 
 

@@ -58,5 +58,9 @@ def masking(observation_space: Space, choices: tuple[int, ...]) -> Callable[[Arr
             "env.name",
         )
     if isinstance(space, Dict) or space.shape != (sum(choices),):
-        raise SpecError(f"expected an {ACTION_MASK!r} of shape ({sum(choices)},), got {space}.", "env.name")
+        raise SpecError(
+            f"expected an {ACTION_MASK!r} of shape ({sum(choices)},), as the network sees it (agent.memory may join "
+            f"frames), got {space}.",
+            "env.name",
+        )
     return lambda scores, obs: masked(scores, obs[ACTION_MASK], choices)
