@@ -75,7 +75,10 @@ SHORT = {
     "CEM": "CrossEntropy",
     "DDQN": "DoubleDQN",
     "DRQN": "DQN",
+    "DUELINGDQN": "DQN",
+    "IQN": "QRDQN",
     "PER": "PrioritizedReplay",
+    "RAINBOW": "C51",
     "SAC": "SoftActorCritic",
 }
 

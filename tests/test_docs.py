@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import LIMIT
 
 from slmjax import registry
 
@@ -168,7 +169,7 @@ def test_tables_of_results_are_those_of_the_file():
 def test_a_notebook_of_a_broken_page_would_fail(tmp_path):
     script = tmp_path / "page.py"
     script.write_text(run_line("python -m slmjax.run nothing.yaml"), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, timeout=LIMIT, check=False)
     assert done.returncode != 0
 
 

@@ -4,6 +4,9 @@ Every pair is traced, so all shapes and dtypes meet; compiling every one of them
 algorithm runs once, on a Dict that holds every observation space, and `pytest -m slow` runs all pairs.
 """
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +20,7 @@ from slmjax.lab.build import make_agent
 from slmjax.policies import schedules
 from slmjax.types import Algorithm, Box, Discrete, Rollout, SpecError, zeros
 
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "algorithms"
 IMAGES = ("Box uint8 image", "nested Dict")  # observations that a ConvNet takes
 ONE, SAME = "Box float64", "Box float32"  # agents get the former as the latter, so one trace is that of both
 
@@ -163,3 +167,47 @@ def test_two_updates_are_finite(algorithm, action, observation):
 @pytest.mark.parametrize(("algorithm", "action"), ABLE)
 def test_two_updates_of_convolved_images_are_finite(algorithm, action, observation):
     check_finite(tiny.lab(tiny.spec_of(algorithm, observation, action, tiny.CONV), 1), 1)
+
+
+NETS = registry.names("net")
+
+
+def networks_of(page: str) -> dict[str, str]:
+    """What a page of an algorithm says in the column of networks, by the algorithms of that row."""
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|.* \| ([^|]+) \|$", page, re.MULTILINE)
+    return {name: said for names, said in rows for name in re.findall(r"`(\w+)`", names) if name in ALGORITHMS}
+
+
+def fits(algorithm: str, action: str, net: dict) -> bool:
+    """Whether there is an agent with such a network."""
+    seen = "Box uint8 image" if "Conv" in net["type"] else "Box float32"
+    small = {"conv_hid_layers": [[2, 3]]} if "Conv" in net["type"] else {}
+    kind = registry.resolve("memory", registry.resolve("algorithm", algorithm).memories[0]).kind
+    room = None if kind == "rollout" else {"max_size": 256}  # for the windows of a recurrent network
+    try:
+        spec = tiny.spec_of(algorithm, seen, action, net | small, room)
+        agent = make_agent(spec, env_of(seen, action))
+    except SpecError:
+        return False
+    hp = schedules.at(spec.hp, jnp.int32(0))
+    return bool(jax.eval_shape(agent.init, jax.random.key(0), hp).policy)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "Random"])
+def test_its_page_says_which_networks_an_algorithm_takes(algorithm):
+    (said,) = {
+        networks_of(path.read_text())[algorithm]
+        for path in PAGES.glob("*.md")
+        if algorithm in networks_of(path.read_text())
+    }
+    renormed = {"batch_renorm": True}
+    for action in actions_of(algorithm):
+        if "dueling ones where actions are discrete" in said:
+            dueling = action == "Discrete"
+        else:
+            dueling = "all six" in said
+        for net in NETS:
+            listed = "all six" in said or f"`{net}`" in said or (dueling and net in ("DuelingMLPNet", "DuelingConvNet"))
+            keys = renormed if algorithm == "CrossQ" and "Recurrent" not in net else {}
+            assert fits(algorithm, action, {"type": net} | keys) == listed, (action, net)
+        assert fits(algorithm, action, {"type": "MLPNet"} | renormed) == ("batch_renorm" in said)

@@ -146,27 +146,23 @@ class TestResume:
     def test_sigterm_leaves_a_checkpoint_and_exit_code_75(self, tmp_path):
         config = write_config(tmp_path, env={"max_frame": 40_000_000})
         log = tmp_path / "data" / "tiny_*"
-        code, seconds = interrupt(config, "--data", tmp_path / "data", after=8, by=signal.SIGTERM, when=log)
-        assert code == 75
-        assert seconds < 10
+        assert interrupt(config, "--data", tmp_path / "data", after=8, by=signal.SIGTERM, when=log) == 75
         folder = only(tmp_path / "data", "tiny_*")
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["state"] == "stopped"
         assert (folder / "graph" / "tiny_t0_trial_graph.png").exists()
         assert final_state(folder)["step"] == manifest["frame"] > 0
 
+    @pytest.mark.slow
     def test_a_stop_before_the_first_row_can_be_continued(self, tmp_path):
         config = write_config(tmp_path, env={"max_frame": 40_000_000}, meta={"log_frequency": 40_000_000})
         data = tmp_path / "data"
         log = data / "*" / "log" / "tiny.log"
-        code, seconds = interrupt(config, "--data", data, after=1, by=signal.SIGTERM, when=log, shows="frame 1")
-        assert code == 75
-        assert seconds < 10
+        assert interrupt(config, "--data", data, after=1, by=signal.SIGTERM, when=log, shows="frame 1") == 75
         folder = only(data, "tiny_*")
         stopped = final_state(folder)["step"]
         assert stopped > 0
-        code, _ = interrupt("--resume", folder, after=8, by=signal.SIGTERM, when=folder / "tiny_spec.yaml")
-        assert code == 75
+        assert interrupt("--resume", folder, after=8, by=signal.SIGTERM, when=folder / "tiny_spec.yaml") == 75
         assert final_state(folder)["step"] >= stopped
 
     def test_a_failed_resume_leaves_the_record_of_the_run_alone(self, tmp_path, capsys):
@@ -375,10 +371,10 @@ class TestWrongInput:
         assert "agent.algorithm.gamma was 0.99 and is 0.98" in said
 
     def test_the_command_line_in_its_own_process(self, tmp_path):
-        shown = run("--help", limit=30)
+        shown = run("--help")
         assert shown.returncode == 0
         assert "examples:" in shown.stdout
-        wrong = run(tmp_path / "absent.yaml", limit=60, cwd=tmp_path)
+        wrong = run(tmp_path / "absent.yaml", cwd=tmp_path)
         assert wrong.returncode == 2
         assert "Traceback" not in wrong.stderr
         assert os.listdir(tmp_path) == []

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from agents import spec_of
+from runs import LIMIT
 
 from slmjax.lab.build import make_agent
 from slmjax.nets import layers
@@ -172,7 +173,7 @@ DEADLOCK = """
 def test_orthogonal_networks_of_many_sessions_on_two_cpu_devices_do_not_deadlock():
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", textwrap.dedent(DEADLOCK)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
     assert done.stdout == "finished\n", done.stderr
 
 

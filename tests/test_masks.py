@@ -234,7 +234,7 @@ def values(result):
     return np.stack([scores(p) for p in result.policies])
 
 
-@pytest.mark.parametrize("name", slow_ones(ALGORITHMS, LIKE_DQN))
+@pytest.mark.parametrize("name", slow_ones(ALGORITHMS, (*LIKE_DQN, "SoftActorCritic")))
 def test_the_best_valid_action_is_learned_and_no_forbidden_one_ever_taken(name):
     result = learn(name)
     assert not result.failed  # one forbidden action would have been a NaN for good

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from runs import LIMIT
 from scipy import stats
 
 from slmjax.nets import inputs
@@ -101,7 +102,7 @@ DEADLOCK = """
 def test_orthogonal_sessions_on_two_cpu_devices_do_not_deadlock():
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", textwrap.dedent(DEADLOCK)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment)
     assert done.stdout == "finished\n", done.stderr
 
 

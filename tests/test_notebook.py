@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import spec_of
-from runs import ROOT
+from runs import LIMIT, ROOT
 
 import slmjax
 from slmjax.lab import devices, notebook
@@ -117,7 +117,7 @@ def running(tmp_path_factory):
 
 class TestDevices:
     def passes(self, process: subprocess.Popen) -> None:
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, said
 
     def test_making_an_environment_first_leaves_every_core_to_train_which_caches_its_programs(self, running):
@@ -183,6 +183,13 @@ class TestRepr:
 
     def test_a_policy_says_whose_it_is(self, result):
         assert repr(result.policy(-1)) == "Policy(test: PPO on CartPole-v1, session 2, frame 512)"
+
+
+class TestWhatIsNoSpec:
+    @pytest.mark.parametrize("name", ["train", "make_agent", "make_session", "make_env"])
+    def test_it_is_refused_in_words(self, name):
+        with pytest.raises(slmjax.UserError, match=r"slmjax\.load_spec\(FILE\).*got 'configs/ppo_cartpole.yaml'"):
+            getattr(slmjax, name)("configs/ppo_cartpole.yaml")
 
 
 class TestFailedSessions:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from runs import LIMIT
 
 import slmjax
 
@@ -127,7 +128,7 @@ def test_third_party_packages_stay_in_their_rooms(path):
 def loaded_after(statement: str) -> set[str]:
     """Top-level packages that a fresh interpreter has loaded after a statement."""
     code = f"{statement}\nimport sys; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=True)
     return set(done.stdout.split())
 
 
@@ -221,7 +222,7 @@ def tracked() -> list[Path]:
     """Files that git tracks; those of the folders that matter where there is no git."""
     try:
         done = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=True
         )
         paths = [ROOT / name for name in done.stdout.split("\0") if name]
     except (OSError, subprocess.SubprocessError):

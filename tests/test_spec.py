@@ -739,7 +739,7 @@ MERGES = "_a: &a {k: 1}\n" + "".join(
 )
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "content",
     [

@@ -73,7 +73,7 @@ def spec_with(algorithm, env, net, frames, **changes):
 
 # Of PPO there is nothing that could duel.
 PAIRS = [("DQN", name) for name in NETS] + [("PPO", name) for name in NETS if "dueling" not in name]
-AGAIN = [("DQN", "conv"), ("DQN", "heads")]  # parts that others have too
+AGAIN = [("DQN", "conv"), ("DQN", "heads"), ("PPO", "norms")]  # parts that others have too
 
 
 @pytest.mark.parametrize(("algorithm", "name"), slow_ones(PAIRS, AGAIN))

@@ -349,7 +349,7 @@ def test_one_frame_does_not_tell():
     assert result.eval_reward.max() < 4
 
 
-@pytest.mark.parametrize("name", [pytest.param("ConcatReplay", marks=pytest.mark.slow), "AtariPrioritizedReplay"])
+@pytest.mark.parametrize("name", ["ConcatReplay", pytest.param("AtariPrioritizedReplay", marks=pytest.mark.slow)])
 def test_the_compiled_program_copies_no_ring_of_frames(name):
     memory = {"name": name, "max_size": 4096}
     trial = make_trial(spec_of("DQN", "CartPole-v1", 1024, meta={"max_session": 2}, memory=memory))

@@ -7,6 +7,7 @@ from typing import Any
 from slmjax import registry
 from slmjax.envs.check import check_env
 from slmjax.envs.vector import observe_only, vectorize
+from slmjax.spec.errors import expect
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import Env, SpecError, UserError, VectorEnv
 
@@ -19,9 +20,11 @@ def make_env(spec: EnvSpec) -> VectorEnv:
     handed the one in the spec.
 
     Raises:
+        UserError: `spec` is no such section.
         SpecError: no such environment, an argument that it does not have, whatever it raises when it is made, or a
             broken contract.
     """
+    expect(EnvSpec, spec, "the env section of a spec, `spec.env` of slmjax.load_spec(FILE)")
     try:
         found = registry.resolve("env", spec.name)
     except UserError as error:

@@ -1,7 +1,7 @@
 """From a spec to the things that run: environments, agent, program, population."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from slmjax.envs import make_env
 from slmjax.population import Population, make_population, stack
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
-from slmjax.spec.errors import refuse_unread
+from slmjax.spec.errors import expect, refuse_unread
 from slmjax.spec.sections import Spec
 from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
 
@@ -34,12 +34,23 @@ class Trial(NamedTuple):
     hp: HP
 
 
+def check_spec(spec: Any) -> None:
+    """Says what a spec is to somebody who hands over the name of its file.
+
+    Raises:
+        UserError: `spec` is none.
+    """
+    expect(Spec, spec, "a spec, which slmjax.load_spec(FILE) reads")
+
+
 def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
     """The agent that a spec describes: `init`, `act`, `update`, to `jit` and `vmap` at will.
 
     Raises:
+        UserError: `spec` is none.
         SpecError: the algorithm cannot act in the environment, or its keys contradict each other.
     """
+    check_spec(spec)
     env = env or make_env(spec.env)
     name = spec.agent.algorithm.name
     algorithm: Algorithm = registry.resolve("algorithm", name)
@@ -71,8 +82,10 @@ def make_session(spec: Spec, env: VectorEnv | None = None) -> Program:
     `env` stands in for the environments that the spec names.
 
     Raises:
+        UserError: see `make_agent`.
         SpecError: see `make_agent`.
     """
+    check_spec(spec)
     env = env or make_env(spec.env)
     eval_env = make_env(dataclasses.replace(spec.env, num_envs=spec.meta.eval_episodes))
     return make_program(make_agent(spec, env), env, eval_env, spec.meta.log_frequency)

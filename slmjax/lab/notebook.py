@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slmjax.lab import devices
-from slmjax.lab.build import Trial, budget, make_agent, make_trial
+from slmjax.lab.build import Trial, budget, check_spec, make_agent, make_trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress, mean_return
@@ -204,8 +204,10 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
         quiet: no progress.
 
     Raises:
+        UserError: `spec` is none.
         SpecError: the spec cannot work.
     """
+    check_spec(spec)
     if sessions is not None:
         _check_sessions(sessions)
         spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, max_session=int(sessions)))

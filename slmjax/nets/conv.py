@@ -162,7 +162,7 @@ def check_images(asked: tuple[ConvLayer, ...], observation_space: Space) -> None
                 raise SpecError(
                     f"layer {i + 1} of {len(asked)} (kernel {layer.kernel}, stride {layer.stride}, padding "
                     f"{layer.padding}) expected an image of at least {least} x {least}, got {height} x {width}, "
-                    f"which the layers before leave of {space}.",
+                    f"which the layers before leave of {space}. For small images: conv_hid_layers: [[16, 3]].",
                     _PATH,
                 )
             height, width = layer.size(height), layer.size(width)

@@ -6,7 +6,7 @@ from typing import Any
 
 from slmjax.registry import nearest
 from slmjax.spec.sections import Spec
-from slmjax.types import SpecError
+from slmjax.types import SpecError, UserError
 
 At = tuple[str, int]  # (file or `--set ...`, line or 0); ("", 0) where a value has no place, as in a dict
 
@@ -77,6 +77,16 @@ def brief(text: str, most: int = SHOWN) -> str:
     """A text cut to what a message can carry, on one line."""
     cut = text if len(text) <= most else text[:most] + "..."
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
+
+
+def expect(kind: type, value: Any, wanted: str) -> None:
+    """For what people hand to a function by mistake.
+
+    Raises:
+        UserError: `value` is no `kind`, which `wanted` says in words.
+    """
+    if not isinstance(value, kind):
+        raise UserError(f"expected {wanted}, got {show(value)}.")
 
 
 def refuse_unread(section: Any, where: str, why: str, *names: str) -> None:
