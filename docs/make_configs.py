@@ -130,6 +130,14 @@ schedule = slmjax.load_spec("schedules.yaml").hp.algorithm.entropy_coef_spec
 assert value(schedule, 12500) == 0.005
 ```
 
+Any schedule of optax goes by its own name, with its arguments as `kwargs`, steps in frames:
+
+```python
+decay = "{name: cosine_decay_schedule, kwargs: {init_value: 1e-3, decay_steps: 20000}}"
+cosine = slmjax.load_spec("schedules.yaml", overrides=[f"agent.net.optim_spec.lr={decay}"])
+assert value(cosine.hp.net.optim_spec.lr, 20000) == 0
+```
+
 ## Data and static
 
 The column *kind* says what may differ between the sessions of one compiled program. *Data* are floats, and the mappings
