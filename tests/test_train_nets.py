@@ -63,9 +63,9 @@ NETS = {
 }
 
 
-def spec_with(algorithm, env, net, frames, **changes):
+def spec_with(which, env, net, frames, **changes):
     """As `agents.spec_of`, with another network than an MLP."""
-    spec = to_dict(spec_of(algorithm, env, frames, **changes))
+    spec = to_dict(spec_of(which, env, frames, **changes))
     kept = {name: value for name, value in spec["agent"]["net"].items() if name in schema.hints(NetKeys)}
     spec["agent"]["net"] = kept | net
     return slmjax.load_spec({"name": "test", **spec})
