@@ -59,8 +59,8 @@ def masking(observation_space: Space, choices: tuple[int, ...]) -> Callable[[Arr
         )
     if isinstance(space, Dict) or space.shape != (sum(choices),):
         raise SpecError(
-            f"expected an {ACTION_MASK!r} of shape ({sum(choices)},), as the network sees it (agent.memory may join "
-            f"frames), got {space}.",
+            f"expected an {ACTION_MASK!r} of shape ({sum(choices)},), got {space}, which is what the network sees: "
+            "agent.memory.stack_len joins frames of a mask as well.",
             "env.name",
         )
     return lambda scores, obs: masked(scores, obs[ACTION_MASK], choices)
