@@ -1,11 +1,17 @@
-"""Many sessions as one compiled program: `jit(shard_map(vmap(segment)))`, donated.
+"""Many sessions as one compiled program, run in batches of a fixed width.
+
+A *batch* is `W` lanes on each device: `jit(shard_map(vmap(segment)))`, donated; with `W = 1` there is no `vmap`. The
+batches run in turn, however many there are. So nothing compiles anew for another number of sessions, temporary memory
+is that of a batch, and what a session learns does not depend on how many run beside it, to the last bit. (Under one
+`vmap` over all of them it does: XLA sums in another order for another number of lanes; and many lanes overflow a CPU's
+caches.)
 
 Sessions need no word from each other, so each device runs its share alone: `shard_map` keeps the program free of
 collectives where `jit` with sharded inputs would put one into every `while_loop`. On a CPU each core is a device
 (`lab.devices.use_every_core`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,84 +20,156 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from slmjax.session import MAX_ROWS, Program, Session
-from slmjax.types import HP, Array, Key, PyTree
+from slmjax.types import HP, Array, PyTree
 
 AXIS = "session"
 
+# What is spread over batches: one pytree a batch, its leaves `[devices x W, ...]`, sharded over the devices. Where the
+# lanes of the last batch are more than the sessions left, copies of the last session fill it; devices that hold nothing
+# else do not run them. No function of a population shows them.
+Batches = tuple[PyTree, ...]
+
 
 class Population(NamedTuple):
-    """The functions of a `Program` over all sessions, axis 0 of every array.
-
-    Where the number of sessions is no multiple of the number of devices, the last session is run more than once; such
-    copies exist on the devices alone: `rows`, evaluations and `unpad` do not show them.
+    """The functions of a `Program` over all sessions.
 
     Attributes:
-        size: sessions.
+        size: sessions, `S`.
+        lanes: `W`, lanes that a device runs at once.
         devices: devices that the sessions are spread over.
-        init: `(keys [S], hp [S]) -> Session`.
-        segment: `(sessions, hp, frame, stop, close) -> (sessions, rows)`; donates `sessions`.
-        evaluate: `(sessions, hp, frame) -> returns [S, episodes]`.
-        pad: a pytree `[S, ...]` placed on the devices.
-        unpad: a pytree on the devices as `[S, ...]`.
+        init: `(keys, hp) -> sessions`, all in batches.
+        segment: `(sessions, hp, frame, stop, close=True) -> (sessions, rows)`: as `Program.segment`; rows `[S, rows]`
+            on the host, as many as ended; donates `sessions`.
+        evaluate: `(sessions, hp, frame) -> returns [S, episodes]` on the host.
+        place: a pytree `[S, ...]` in batches on the devices.
+        repeat: an `HP` of one session in batches: the same for every session, placed once.
+        gather: batches as a pytree `[S, ...]` on the first device.
+        parts: `(batches, leaf)`: leaf number `leaf` of them as arrays `[n, ...]` on the host, `S` rows in all and in
+            order; on a CPU they are views of what the devices hold. Keys of random numbers come as their data.
         lower: `(sessions, hp) -> jax.stages.Lowered` of `segment`, to look at what is compiled.
     """
 
     size: int
+    lanes: int
     devices: tuple[Any, ...]
-    init: Callable[[Key, HP], Session]
-    segment: Callable[..., tuple[Session, dict[str, Array]]]
-    evaluate: Callable[[Session, HP, int], Array]
-    pad: Callable[[PyTree], PyTree]
-    unpad: Callable[[PyTree], PyTree]
-    lower: Callable[[Session, HP], jax.stages.Lowered]
+    init: Callable[[Batches, Batches], Batches]
+    segment: Callable[..., tuple[Batches, dict[str, np.ndarray]]]
+    evaluate: Callable[[Batches, Batches, int], np.ndarray]
+    place: Callable[[PyTree], Batches]
+    repeat: Callable[[HP], Batches]
+    gather: Callable[[Batches], PyTree]
+    parts: Callable[[Batches, int], Iterator[np.ndarray]]
+    lower: Callable[[Batches, Batches], jax.stages.Lowered]
 
 
-def make_population(program: Program, size: int, devices: Sequence[Any] | None = None) -> Population:
-    """The population of `size` sessions on `devices` (default: all), no more of them than there are sessions."""
-    chosen = tuple(devices if devices is not None else jax.devices())[:size]
+def make_population(
+    program: Program, size: int, devices: Sequence[Any] | None = None, lanes: int | None = 1
+) -> Population:
+    """The population of `size` sessions on `devices` (default: all), `lanes` at once on each (None: one batch of all).
+
+    No more devices are used than it takes.
+    """
+    everyone = tuple(devices if devices is not None else jax.devices())
+    wide = -(-size // len(everyone)) if lanes is None else lanes
+    chosen = everyone[: -(-size // wide)]
     mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    width = -(-size // len(chosen)) * len(chosen)
-    index = np.minimum(np.arange(width), size - 1)
     each, same = PartitionSpec(AXIS), PartitionSpec()
+    sharding, shared = NamedSharding(mesh, each), NamedSharding(mesh, same)
+    width = wide * len(chosen)
+    first_lanes = range(0, size, width)
 
-    def spread(function: Callable, in_axes: tuple, donate: bool = False) -> Any:
-        specs = tuple(each if axis == 0 else same for axis in in_axes)
-        mapped = jax.shard_map(jax.vmap(function, in_axes), mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
+    def spread(function: Callable, specs: tuple, donate: bool = False) -> Any:
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
         return jax.jit(mapped, donate_argnums=0 if donate else ())
 
-    init = spread(program.init, (0, 0))
-    segment = spread(program.segment, (0, 0, None, None, None), donate=True)
-    evaluate = spread(program.evaluate, (0, 0, None))
+    step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 
-    def take(tree: PyTree, rows: Any) -> PyTree:
-        # On one device: rows of what is spread over several would be programs with collectives, many of them at once,
-        # on which a CPU's devices can wait for each other for ever.
-        return jax.tree.map(lambda x: jax.device_put(x, chosen[0])[rows], tree)
+    def advance(sessions: Session, hp: HP, stop: Array, frame: Array, close: Array) -> tuple[Session, dict[str, Array]]:
+        # `stop [W]` is that of each lane. Where the first of a device only fills the batch, all of them do.
+        until = stop[0]
+        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, until, close), wide)(sessions, hp)
+        return sessions, _pack(rows)
 
-    def pad(tree: PyTree) -> PyTree:
-        return jax.device_put(tree if width == size else take(tree, index), sharding)
+    def play(sessions: Session, hp: HP, frame: Array) -> Array:
+        return over_lanes(lambda s, h: program.evaluate(s, h, frame), wide)(sessions, hp)
 
-    def unpad(tree: PyTree) -> PyTree:
-        return tree if width == size else take(tree, slice(size))
+    init = spread(over_lanes(program.init, wide), (each, each))
+    segment = spread(advance, (each, each, each, same, same), donate=True)
+    evaluate = spread(play, (each, each, same))
+
+    def stops(first: int, frame: int, stop: int) -> Array:
+        """Where each lane of the batch that begins with lane `first` stops: at once where it only fills the batch."""
+        idle = np.arange(first, first + width) >= size
+        return jax.device_put(np.where(idle, frame, stop).astype(np.int32), sharding)
+
+    def place(tree: PyTree) -> Batches:
+        lanes = [np.minimum(np.arange(first, first + width), size - 1) for first in first_lanes]
+        return tuple(jax.tree.map(lambda x, at=at: _put(x, at, sharding), tree) for at in lanes)
+
+    def repeat(hp: HP) -> Batches:
+        one = jax.tree.map(lambda x: _put(x, np.zeros(width, int), sharding), stack([hp]))
+        return (one,) * len(first_lanes)
+
+    def parts(batches: Batches, leaf: int) -> Iterator[np.ndarray]:
+        for first, batch in zip(first_lanes, batches, strict=True):
+            left = size - first
+            for piece in _on_host(jax.tree.leaves(batch)[leaf]):
+                if left > 0:
+                    yield piece[:left]
+                left -= len(piece)
+
+    def gather(batches: Batches) -> PyTree:
+        leaves, structure = jax.tree.flatten(batches[0])
+        whole = [_like(leaf, np.concatenate([*parts(batches, i)]), chosen[0]) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(structure, whole)
+
+    def run_init(keys: Batches, hp: Batches) -> Batches:
+        return tuple(init(*batch) for batch in zip(keys, hp, strict=True))
 
     def run_segment(
-        sessions: Session, hp: HP, frame: int, stop: int, close: bool = True
-    ) -> tuple[Session, dict[str, Array]]:
+        sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True
+    ) -> tuple[Batches, dict[str, np.ndarray]]:
         if frame % program.iteration_frames or stop % program.iteration_frames:
             raise ValueError(f"expected multiples of {program.iteration_frames} frames, got {frame} and {stop}")
         if -(-stop // program.row_frames) - frame // program.row_frames > MAX_ROWS:
             raise ValueError(f"expected at most {MAX_ROWS} rows of {program.row_frames} frames, got {frame} to {stop}")
-        sessions, rows = segment(sessions, hp, jnp.int32(frame), jnp.int32(stop), jnp.bool_(close))
-        return sessions, unpad(rows)
+        ended = stop // program.row_frames - frame // program.row_frames
+        ended += bool(close and stop % program.row_frames and stop >= frame)
+        full, last = stops(0, frame, stop), stops(first_lanes[-1], frame, stop)
+        now = jax.device_put((np.int32(frame), np.bool_(close)), shared)
+        done = []
+        for first, batch, batch_hp in zip(first_lanes, sessions, hp, strict=True):
+            done.append(segment(batch, batch_hp, last if first == first_lanes[-1] else full, *now))
+        # Only now: the devices work on the later batches while the rows of the first are fetched.
+        rows = [{names: _fetch(x, ended) for names, x in packed.items()} for _, packed in done]
+        whole = {names: np.concatenate([batch[names] for batch in rows])[:size] for names in rows[0]}
+        return tuple(session for session, _ in done), _unpack(whole)
 
-    def run_evaluate(sessions: Session, hp: HP, frame: int) -> Array:
-        return unpad(evaluate(sessions, hp, jnp.int32(frame)))
+    def run_evaluate(sessions: Batches, hp: Batches, frame: int) -> np.ndarray:
+        now = jax.device_put(np.int32(frame), shared)
+        done = [evaluate(batch, batch_hp, now) for batch, batch_hp in zip(sessions, hp, strict=True)]
+        return np.concatenate([np.asarray(x) for x in done])[:size]
 
-    def lower(sessions: Session, hp: HP) -> jax.stages.Lowered:
-        return segment.lower(sessions, hp, jnp.int32(0), jnp.int32(0), jnp.bool_(True))
+    def lower(sessions: Batches, hp: Batches) -> jax.stages.Lowered:
+        now = jax.device_put((np.int32(0), np.bool_(True)), shared)
+        return segment.lower(sessions[0], hp[0], stops(0, 0, 0), *now)
 
-    return Population(size, chosen, init, run_segment, run_evaluate, pad, unpad, lower)
+    return Population(size, wide, chosen, run_init, run_segment, run_evaluate, place, repeat, gather, parts, lower)
+
+
+def over_lanes(function: Callable, lanes: int) -> Callable:
+    """`function` over arguments `[lanes, ...]`: `vmap`, but where there is one lane the function as it is.
+
+    A batch axis of length 1 is not free: XLA transposes products around it.
+    """
+    if lanes > 1:
+        return jax.vmap(function)
+
+    def one(*arguments: PyTree) -> PyTree:
+        done = function(*jax.tree.map(lambda x: jax.lax.squeeze(x, (0,)), arguments))
+        return jax.tree.map(lambda x: jax.lax.expand_dims(x, (0,)), done)
+
+    return one
 
 
 def stack(hps: Sequence[HP]) -> HP:
@@ -103,3 +181,47 @@ def stack(hps: Sequence[HP]) -> HP:
     if len({jax.tree.structure(hp) for hp in hps}) > 1:
         raise ValueError("hyperparameters of different structure cannot share a program")
     return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *hps)
+
+
+def _pack(rows: dict[str, Array]) -> dict[str, Array]:
+    """Columns `[W, rows]` as one array `[W, columns, rows]` a dtype: each array that is fetched costs its microseconds.
+
+    The key of an array is the names of its columns.
+    """
+    kinds: dict[Any, list[str]] = {}
+    for name, values in rows.items():
+        kinds.setdefault(values.dtype, []).append(name)
+    return {" ".join(names): jnp.stack([rows[name] for name in names], 1) for names in kinds.values()}
+
+
+def _unpack(packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: x[:, i] for names, x in packed.items() for i, name in enumerate(names.split(" "))}
+
+
+def _fetch(packed: Array, rows: int) -> np.ndarray:
+    """The first `rows` of `[W, columns, MAX_ROWS]` on the host."""
+    if next(iter(packed.devices())).platform != "cpu":  # what is not asked for need not travel; few lengths compile
+        packed = packed[..., : min(1 << (rows - 1).bit_length() if rows else 0, MAX_ROWS)]
+    return np.concatenate([piece[..., :rows] for piece in _on_host(packed)])
+
+
+def _is_key(x: Any) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _on_host(x: Array) -> Iterator[np.ndarray]:
+    """What each device holds of an array, in order: on a CPU not copied."""
+    data = jax.random.key_data(x) if _is_key(x) else x
+    for shard in sorted(data.addressable_shards, key=lambda shard: shard.index[0].start or 0):
+        yield np.asarray(shard.data)
+
+
+def _put(x: Any, rows: np.ndarray, sharding: NamedSharding) -> Array:
+    if _is_key(x):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), rows, sharding), impl=jax.random.key_impl(x))
+    return jax.device_put(np.asarray(x)[rows], sharding)
+
+
+def _like(leaf: Array, value: np.ndarray, device: Any) -> Array:
+    placed = jax.device_put(value, device)
+    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else placed

@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     from slmjax.lab.train import train
 
     trial = make_trial(spec)  # everything that can be wrong with a spec shows here, before a folder is made
-    return train(trial, folder.create(spec, data), quiet=options.quiet)
+    return train(trial, folder.create(trial.spec, data), quiet=options.quiet)
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

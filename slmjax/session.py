@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from slmjax.keys import root_key
 from slmjax.policies import schedules
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
 
@@ -117,7 +118,7 @@ class Program(NamedTuple):
 
 def session_key(seed: int, trial: int, session: int) -> Key:
     """The root key of a session: adding sessions or trials changes no other session's key."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial), session)
+    return jax.random.fold_in(jax.random.fold_in(root_key(seed), trial), session)
 
 
 def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequency: int) -> Program:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from slmjax import registry
 from slmjax.envs import make_env
-from slmjax.population import Population, make_population, stack
+from slmjax.population import Batches, Population, make_population
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
 from slmjax.spec.errors import expect, refuse_unread
 from slmjax.spec.sections import Spec
-from slmjax.types import HP, Agent, Algorithm, Key, SpecError, VectorEnv
+from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
 
 
 class Trial(NamedTuple):
@@ -23,15 +23,15 @@ class Trial(NamedTuple):
         spec: what was asked for.
         program: the functions of one session.
         population: the same over all sessions.
-        keys: one key a session, `[S]`, on the devices.
-        hp: hyperparameters `[S]`, on the devices.
+        keys: one key a session, in batches on the devices.
+        hp: hyperparameters of each session, in batches on the devices.
     """
 
     spec: Spec
     program: Program
     population: Population
-    keys: Key
-    hp: HP
+    keys: Batches
+    hp: Batches
 
 
 def check_spec(spec: Any) -> None:
@@ -103,10 +103,23 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
         jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
-    population = make_population(program, spec.meta.max_session)
+    population = make_population(program, spec.meta.max_session, lanes=_lanes(spec))
+    # In the spec, which is kept with the run: what a session learns depends on it to the last bit.
+    spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, lanes=population.lanes))
     keys = jax.vmap(lambda i: session_key(spec.meta.seed, trial, i))(jnp.arange(spec.meta.max_session))
-    hp = population.pad(stack([spec.hp] * spec.meta.max_session))
-    return Trial(spec, program, population, population.pad(keys), hp)
+    return Trial(spec, program, population, population.place(keys), population.repeat(spec.hp))
+
+
+def _lanes(spec: Spec) -> int | None:
+    """Sessions that a device runs at once, None: all of its own.
+
+    On a CPU one by one: of a session with few environments the time goes into starting operations, which company would
+    share (up to a fifth is to be had with 4 lanes); any other is only slowed down by what does not fit the caches. An
+    accelerator wants as much at once as there is.
+    """
+    if spec.meta.lanes is not None:
+        return spec.meta.lanes
+    return 1 if jax.default_backend() == "cpu" else None
 
 
 def budget(spec: Spec, program: Program) -> int:

@@ -64,7 +64,7 @@ class Checkpoints:
         manager = self._open()
         if manager.latest_step() == run.frame:
             return
-        sessions = {name: x[: trial.population.size] for name, x in _to_host(run.sessions).items()}
+        sessions = _to_host(trial.population.gather(run.sessions))
         # Orbax writes no empty mapping, and before the first row ends there is nothing to write.
         history = {name: np.array(values) for name, values in run.history.columns.items()} or {_NO_ROWS: np.zeros(1)}
         about = {"frame": run.frame, "wall_t": run.history.wall_t, "spec": to_dict(trial.spec)}
@@ -116,7 +116,7 @@ class Checkpoints:
         readers = (ocp.args.StandardRestore(), ocp.args.StandardRestore(), ocp.args.JsonRestore())
         found = self._open().restore(step, args=ocp.args.Composite(**dict(zip(names, readers, strict=True))))
         _check_same(found["about"]["spec"], trial.spec)
-        sessions = trial.population.pad(_from_host(found["sessions"], trial))
+        sessions = trial.population.place(_from_host(found["sessions"], trial))
         columns = {name: np.array(values) for name, values in found["history"].items() if name != _NO_ROWS}
         return Run(step, sessions, History(trial.population.size, found["about"]["wall_t"], columns))
 
@@ -161,9 +161,8 @@ def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
-    size = trial.population.size
-    start = lambda *args: jax.vmap(trial.program.init)(*jax.tree.map(lambda x: x[:size], args))  # noqa: E731
-    template = jax.eval_shape(start, trial.keys, trial.hp)
+    one = jax.eval_shape(trial.program.init, *jax.tree.map(lambda x: x[0], (trial.keys[0], trial.hp[0])))
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((trial.population.size, *x.shape), x.dtype), one)
     wanted = dict(_named(template))
     if set(wanted) != set(leaves):
         odd = sorted(set(wanted) ^ set(leaves))[0]
@@ -171,7 +170,9 @@ def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
 
     def leaf(name: str) -> Any:
         want, value = wanted[name], np.asarray(leaves[name])
-        made: Any = jax.random.wrap_key_data(jnp.asarray(value)) if _is_key(want) else value
+        made: Any = (
+            jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(want)) if _is_key(want) else value
+        )
         if made.shape != want.shape or made.dtype != want.dtype:
             raise UserError(
                 f"the checkpoint does not fit the spec: {name} is {made.dtype}{list(made.shape)}, "

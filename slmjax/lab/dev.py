@@ -20,6 +20,7 @@ from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.report import write_report
 from slmjax.policies import schedules
+from slmjax.population import Batches
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
 from slmjax.types import Key, PyTree, Step, UserError, VectorEnv
@@ -43,7 +44,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
     folders.write_manifest(trial.spec, folder, "dev", "running")
     say(f"{spec.name}: dev, {trial.spec.env.max_frame} frames of one session, NaN checks on\n{folder}")
     run, before = _checked_run(trial, say)
-    still = unchanged(before, run.sessions.agent)
+    still = unchanged(before, run.sessions[0].agent)
     for name in still:
         say(f"CHECK FAILED: parameter {name} did not change in {run.frame} frames")
     if not still:
@@ -67,8 +68,8 @@ def _shorten(spec: Spec) -> Spec:
 def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
     """The run at its end, and the agent, without its memory, that it began with."""
     run = start(trial)
-    say(shapes(run.sessions))
-    before = jax.tree.map(np.array, run.sessions.agent._replace(memory=()))
+    say(shapes(run.sessions[0]))
+    before = jax.tree.map(np.array, run.sessions[0].agent._replace(memory=()))
     kept = [jax.tree.map(jnp.copy, run.sessions), 0]  # a segment donates what it is given
 
     def visit(run: Run) -> bool:
@@ -90,9 +91,9 @@ def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
     return run, before
 
 
-def _culprit(trial: Trial, sessions: Session, frame: int) -> str:
+def _culprit(trial: Trial, sessions: Batches, frame: int) -> str:
     """The operation and the line that make a number that is not one, in the row after `frame`."""
-    one = jax.tree.map(lambda x: x[0], sessions)
+    one = jax.tree.map(lambda x: x[0], sessions[0])
     stop = frame + trial.program.row_frames
     program = make_session(trial.spec, _watched(make_env(trial.spec.env), trial.spec.env.name))
     try:
@@ -156,7 +157,7 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     if env.render is None:
         return f"no GIF: {trial.spec.env.name} cannot be drawn"
     agent = make_agent(trial.spec)  # acting knows no number of environments
-    policy = jax.tree.map(lambda x: x[0], run.sessions.agent.policy)
+    policy = jax.tree.map(lambda x: x[0], run.sessions[0].agent.policy)
     hp = schedules.at(trial.spec.hp, jnp.int32(run.frame))
     key = jax.random.key(trial.spec.meta.seed)
 

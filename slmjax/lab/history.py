@@ -20,6 +20,7 @@ class History:
     size: int
     wall_t: float = 0.0
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    _room: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -50,10 +51,18 @@ class History:
         fresh |= _with_gaps({name: np.asarray(values)[:, :count] for name, values in rows.items()})
         missing = np.full((self.size, count), np.nan)
         fresh |= {"eval_reward": missing, "eval_reward_std": missing}
-        self.columns = {
-            name: np.concatenate([self.columns[name], values], 1) if self.columns else np.array(values)
-            for name, values in fresh.items()
-        }
+        self.columns = {name: self._longer(name, values) for name, values in fresh.items()}
+
+    def _longer(self, name: str, fresh: np.ndarray) -> np.ndarray:
+        """A column with rows at its end. It lies in an array with room for more: nothing is copied at most visits."""
+        before = self.columns.get(name, fresh[:, :0])
+        rows = before.shape[1] + fresh.shape[1]
+        room = self._room.get(name)
+        if room is None or room.shape[1] < rows:
+            room = self._room[name] = np.empty((self.size, 2 * rows), np.result_type(before, fresh))
+            room[:, : before.shape[1]] = before
+        room[:, before.shape[1] : rows] = fresh
+        return room[:, :rows]
 
     def note_evaluation(self, returns: np.ndarray) -> None:
         """Writes an evaluation `[S, episodes]` into the newest row."""

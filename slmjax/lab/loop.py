@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from slmjax.lab.build import Trial, budget
 from slmjax.lab.history import History
-from slmjax.session import MAX_ROWS, Program, Session
+from slmjax.population import Batches
+from slmjax.session import MAX_ROWS, Program
 
 VISIT_SECONDS = 1.0
 
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     """A run under way: where it is, what it knows, what it has logged."""
 
     frame: int
-    sessions: Session
+    sessions: Batches
     history: History
 
 
@@ -38,9 +38,12 @@ def start(trial: Trial) -> Run:
 
 
 def compile_segment(trial: Trial, run: Run) -> tuple[Run, float]:
-    """Compiles the program by running a segment of no length: the run as it was, and the seconds it took."""
+    """Compiles the program by running a segment of no length: the run as it was, and the seconds it took.
+
+    It closes no row: within one, that would end it.
+    """
     began = time.perf_counter()
-    sessions, _ = trial.population.segment(run.sessions, trial.hp, run.frame, run.frame)
+    sessions, _ = trial.population.segment(run.sessions, trial.hp, run.frame, run.frame, close=False)
     jax.block_until_ready(sessions)
     return run._replace(sessions=sessions), time.perf_counter() - began
 
@@ -53,13 +56,12 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
         marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
         stop = min([_reach(program, run.frame, wish), end, *marks])
         began = time.perf_counter()
-        sessions, rows = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end)
-        logs = {name: np.asarray(values) for name, values in rows.items()}
+        sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end)
         seconds = time.perf_counter() - began
         run.history.append(program, logs, run.frame, stop, seconds, stop == end)
         if stop == end or _crossed(run.frame, stop, meta.eval_frequency, program.row_frames):
             returns = trial.population.evaluate(sessions, trial.hp, stop)
-            run.history.note_evaluation(np.asarray(returns))
+            run.history.note_evaluation(returns)
         pace = (stop - run.frame) / max(seconds, 1e-9)
         wish = int(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)))
         run = Run(stop, sessions, run.history)

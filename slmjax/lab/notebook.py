@@ -223,7 +223,7 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
         warnings.warn(f"every session failed by frame {max(failed.values())}; see `failed`", stacklevel=2)
     elif run.frame < total:
         warnings.warn(f"interrupted at frame {run.frame} of {total}; this is the result so far", stacklevel=2)
-    return Result(spec, trial.population.unpad(run.sessions), run.history, run.frame)
+    return Result(trial.spec, trial.population.gather(run.sessions), run.history, run.frame)
 
 
 def _check_sessions(sessions: Any) -> None:

@@ -17,6 +17,8 @@ from slmjax.types import Array, SpecError, Tail
 
 POWER_ITERATIONS = 32  # a Gaussian matrix of any size is then found at most 2 % too small
 
+NARROW = 4  # columns up to which a product is cheaper one by one
+
 _ZEROS = initializer("zeros", None)
 
 
@@ -120,7 +122,18 @@ class Dense(nn.Module):
             kernel = kernel / length * self.param("scale", lambda key: length)
         if self.spectral_norm:
             kernel = kernel / jnp.maximum(largest_singular_value(kernel), 1e-12)
-        return x @ kernel + bias
+        return product(x, kernel) + bias
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """`x W`, `[..., in] @ [in, width] -> [..., width]`, one column at a time where there are few.
+
+    The gradient of a narrow `W` is a product with a transposed `x`, whose packing takes XLA on a CPU as long as if `W`
+    were 64 wide; of a single column it is a product with a vector.
+    """
+    if kernel.shape[-1] > NARROW:
+        return x @ kernel
+    return jnp.stack([x @ column for column in kernel.T], -1)
 
 
 def largest_singular_value(matrix: Array) -> Array:

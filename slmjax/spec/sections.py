@@ -28,10 +28,15 @@ class EnvSpec:
 
 @hyper
 class MetaSpec:
-    """The `meta` section: how a spec is run, nothing that changes what one session learns."""
+    """The `meta` section: how a spec is run; of what a session learns no more than the last bits depend on it."""
 
     max_session: int = key(default=1, doc="sessions of one trial; they differ in their seed alone", low=1)
     seed: int = key(default=0, doc="root of all randomness", low=0, high=_UINT32)
+    lanes: int | None = key(
+        default=None,
+        doc="sessions that a device runs at once, the same for any number of sessions; none: 1 on a CPU, all on a GPU",
+        low=1,
+    )
     log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1, high=_INT32)
     eval_frequency: int | None = key(
         default=None, doc="frames between evaluations; none: one at the end", low=1, high=_INT32

@@ -1,0 +1,207 @@
+"""How fast this checkout is beside any commit of it, in alternating processes:
+
+    python benchmarks/against_commit.py REF [CASE ...]
+
+    python benchmarks/against_commit.py HEAD~1                     what a change did to PPO, DQN and SAC
+    python benchmarks/against_commit.py 8cd33b7 all                every case
+    python benchmarks/against_commit.py main ppo4:256 dqn10:1      256 sessions, one session
+
+A case is `NAME` or `NAME:SESSIONS` (8 if not given). Each run is a process of its own and learns for some seconds
+through the lab's loop, rows and visits included; compilation and evaluation are not counted. Frames per second of CPU
+time bear with whatever else the machine does; those per second of wall time say what a person waits for. A ratio is the
+median over pairs of runs, this checkout divided by REF, with the least and the largest. Returns are those of the last
+log row that both have.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+ROOT = HERE.parent.parent
+SESSIONS = 8
+USUAL = ("ppo4", "ppo64", "dqn10", "sac")
+
+
+def cases() -> dict[str, Any]:
+    """Specs by name: those of `specs.py`, and configs with a network or an environment of their own."""
+    import specs
+    import yaml
+
+    def config(name: str, **changes: Any) -> dict[str, Any]:
+        named = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+        spec = {"name": name, **named[name]}
+        for dotted, value in changes.items():
+            *path, last = dotted.split("__")
+            node = spec
+            for part in path:
+                node = node.setdefault(part, {})
+            node[last] = value
+        return spec
+
+    many = (
+        10**8
+    )  # schedules of the settings below are given in frames, so a budget that is never reached changes nothing
+    return {
+        "ppo4": specs.ppo(4, many),
+        "ppo64": specs.ppo(64, many),
+        "ppo256": specs.ppo(256, many),
+        "dqn10": specs.dqn(10, many),
+        "dqn10_1M": specs.dqn(10, many, 1_000_000),
+        "a2c": config("a2c_cartpole"),
+        "sarsa": config("sarsa_cartpole"),
+        "reinforce": config("reinforce_cartpole"),
+        "sil": config("sil_cartpole"),
+        "pqn": config("pqn_cartpole"),
+        "ddqn_per": config("ddqn_per_cartpole"),
+        "c51": config("c51_cartpole"),
+        "sac": config("sac_pendulum"),
+        "td3": config("td3_pendulum"),
+        "crossq": config("crossq_pendulum"),
+        "ppo_recurrent": config("ppo_memorychain"),
+        "drqn": config("dqn_memorychain"),
+        "ppo_conv": config("ppo_minatar", env__name="Breakout-MinAtar", agent__net=_conv()),
+        "dqn_minatar": config("dqn_minatar", env__name="Breakout-MinAtar", agent__memory__max_size=20_000),
+    }
+
+
+def _conv() -> dict[str, Any]:
+    return {
+        "type": "ConvNet",
+        "conv_hid_layers": [[16, 3, 1, "SAME", 1]],
+        "fc_hid_layers": [128],
+        "clip_grad_val": 0.5,
+        "optim_spec": {"lr": 5e-4},
+    }
+
+
+def measure(name: str, sessions: int, seconds: float) -> dict[str, Any]:
+    """Frames per second of one run of the `slmjax` that Python finds, over all sessions, and its returns by row."""
+    from slmjax.lab import devices
+
+    devices.use_every_core()
+    devices.cache_programs()
+    import slmjax
+    from slmjax.lab import loop
+    from slmjax.lab.build import make_trial
+
+    spec = cases()[name]
+    frequency = spec.get("meta", {}).get("log_frequency", 500)
+    trial = make_trial(slmjax.load_spec({**spec, "meta": {"max_session": sessions, "log_frequency": frequency}}))
+    run, compile_seconds = loop.compile_segment(trial, loop.start(trial))
+    warm, mark = seconds / 4, {}
+
+    def clock() -> tuple[float, float]:
+        return time.perf_counter(), sum(os.times()[:2])
+
+    began = clock()
+
+    def visit(run: Any) -> bool:
+        now = clock()
+        if "start" not in mark and now[0] - began[0] > warm:  # the first segments are short, and caches are cold
+            mark["start"] = (run.frame, *now)
+        mark["end"] = (run.frame, *now)
+        return now[0] - began[0] < warm + seconds or mark["end"] == mark["start"]
+
+    run = loop.learn(trial, run, visit)
+    frames, wall, cpu = (b - a for a, b in zip(mark["start"], mark["end"], strict=True))
+    rewards = run.history.columns["total_reward"]
+    return {
+        "cpu": sessions * frames / cpu,
+        "wall": sessions * frames / wall,
+        "compile": compile_seconds,
+        "frames": run.history.columns["frame"][0].tolist(),
+        "returns": [[None if x != x else float(x) for x in row] for row in rewards],
+    }
+
+
+def child(tree: Path, cache: str, *arguments: Any) -> dict[str, Any]:
+    """`measure` with the package of a tree, in a process of its own."""
+    path = os.pathsep.join([str(tree), str(HERE.parent)])
+    words = [sys.executable, str(HERE), "--child", json.dumps(arguments)]
+    environment = os.environ | {"PYTHONPATH": path, "SLMJAX_CACHE": cache}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=1800)
+    if done.returncode:
+        sys.exit(f"{tree}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def last_returns(pair: list[dict[str, Any]]) -> str:
+    """Mean return of each side at the last frame of which both have a row, and whether every session has the same."""
+    common = sorted(set(pair[0]["frames"]) & set(pair[1]["frames"]))
+    if not common:
+        return "no common row"
+    rows = [[lane[side["frames"].index(common[-1])] for lane in side["returns"]] for side in pair]
+    means = [statistics.mean(known) if (known := [x for x in row if x is not None]) else float("nan") for row in rows]
+    return f"{means[0]:.1f}, {means[1]:.1f} at {common[-1]:,}{' (equal)' if rows[0] == rows[1] else ''}"
+
+
+def spread(values: list[float]) -> str:
+    """`median (least - largest)`."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} - {max(values):.2f})"
+
+
+def compare(tree: Path, case: str, pairs: int, seconds: float, caches: list[str]) -> str:
+    """A line of the table."""
+    name, _, sessions = case.partition(":")
+    arguments = (name, int(sessions or SESSIONS), seconds)
+    runs = []
+    for i in range(pairs):
+        sides = [(ROOT, caches[0]), (tree, caches[1])]
+        order = (0, 1) if i % 2 == 0 else (1, 0)
+        found = {k: child(*sides[k], *arguments) for k in order}
+        runs.append([found[0], found[1]])
+    ratios = {key: [ours[key] / theirs[key] for ours, theirs in runs] for key in ("cpu", "wall")}
+    pace = [statistics.median(pair[k]["cpu"] for pair in runs) / 1e3 for k in (0, 1)]
+    walls = [statistics.median(pair[k]["wall"] for pair in runs) / 1e3 for k in (0, 1)]
+    return (
+        f"| {name} | {arguments[1]} | {pace[0]:,.0f}k, {pace[1]:,.0f}k | {spread(ratios['cpu'])} "
+        f"| {walls[0]:,.0f}k, {walls[1]:,.0f}k | {spread(ratios['wall'])} | {last_returns(runs[0])} |"
+    )
+
+
+def main() -> None:
+    """Prints the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("ref", nargs="?", metavar="REF", help="the commit to compare with")
+    arguments.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"default: {' '.join(USUAL)}; all: {', '.join(cases())}"
+    )
+    arguments.add_argument("--pairs", type=int, default=5, help="alternations of each case (default: 5)")
+    arguments.add_argument("--seconds", type=float, default=6.0, help="how long each run learns (default: 6)")
+    arguments.add_argument("--child", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.child:
+        print(json.dumps(measure(*json.loads(options.child))))
+        return
+    if not options.ref:
+        arguments.error("expected the commit to compare with, for instance HEAD~1")
+    chosen = list(cases()) if options.cases == ["all"] else options.cases or USUAL
+    if unknown := [case for case in chosen if case.partition(":")[0] not in cases()]:
+        arguments.error(f"unknown case {unknown[0]!r}; known: {', '.join(cases())}")
+    git = ["git", "-C", str(ROOT)]
+    sha = subprocess.run([*git, "rev-parse", "--short", f"{options.ref}^{{commit}}"], capture_output=True, text=True)
+    if sha.returncode:
+        arguments.error(f"no commit {options.ref!r} here")
+    print(f"this checkout against {sha.stdout.strip()}: {options.pairs} pairs of {options.seconds:g} s\n")
+    print("| case | sessions | frames / CPU s | ratio | frames / s | ratio | mean return, both |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        archive = subprocess.run([*git, "archive", sha.stdout.strip()], capture_output=True, check=True)
+        subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+        caches = [str(Path(folder) / side) for side in ("ours", "theirs")]
+        for case in chosen:
+            print(compare(tree, case, options.pairs, options.seconds, caches), flush=True)
+
+
+if __name__ == "__main__":
+    main()
