@@ -37,7 +37,7 @@ def cases() -> dict[str, Any]:
 
     def config(name: str, **changes: Any) -> dict[str, Any]:
         named = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
-        spec = {"name": name, **named[name]}
+        spec = {"name": name, **(named if "agent" in named else next(iter(named.values())))}
         for dotted, value in changes.items():
             *path, last = dotted.split("__")
             node = spec
