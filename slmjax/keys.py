@@ -12,7 +12,7 @@ import jax
 import jax.extend.random
 import jax.numpy as jnp
 
-from slmjax.types import Array, Key
+from slmjax.types import Array, Key, PyTree
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -24,6 +24,16 @@ def root_key(seed: int) -> Key:
     usual = config.jax_default_prng_impl == "threefry2x32" and config.jax_threefry_partitionable
     fast = usual and jax.default_backend() == "cpu"
     return jax.random.key(seed, impl=_written_out()) if fast else jax.random.key(seed)
+
+
+def usual(tree: PyTree) -> PyTree:
+    """A pytree with the same keys as JAX's own: the same draws, and one operation each where nothing is compiled."""
+
+    def plain(x: Any) -> Any:
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.wrap_key_data(jax.random.key_data(x)) if is_key else x
+
+    return jax.tree.map(plain, tree)
 
 
 def threefry2x32(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
@@ -52,12 +62,15 @@ def _seed(seed: Array) -> Array:
     return jnp.stack([high.astype(jnp.uint32), seed.astype(jnp.uint32)])
 
 
+# A key that is made here is stored before it is used. Otherwise XLA fuses the making into every use of it, so that each
+# draw makes the key anew, its key as well, and so on: programs grow with the power of the depth.
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(threefry2x32(key, *_counters(shape)), -1)
+    return jax.lax.optimization_barrier(jnp.stack(threefry2x32(key, *_counters(shape)), -1))
 
 
 def _fold_in(key: Array, data: Any) -> Array:
-    return jnp.stack(threefry2x32(key, jnp.zeros((), jnp.uint32), jnp.asarray(data).astype(jnp.uint32)))
+    pair = threefry2x32(key, jnp.zeros((), jnp.uint32), jnp.asarray(data).astype(jnp.uint32))
+    return jax.lax.optimization_barrier(jnp.stack(pair))
 
 
 def _random_bits(key: Array, width: int, shape: tuple[int, ...]) -> Array:

@@ -24,9 +24,9 @@ from slmjax.types import HP, Array, PyTree
 
 AXIS = "session"
 
-# One device is one core. By default XLA on a CPU hands the operations of a program to a pool of threads, to run several at
-# once: of operations that take a microsecond, half of the time then goes into the handing over.
-OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+# One device of a CPU is one core. By default XLA hands the operations of a program to a pool of threads, to run several
+# at once: where each takes a microsecond, half of the time then goes into the handing over.
+ON_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 # What is spread over batches: one pytree a batch, its leaves `[devices x W, ...]`, sharded over the devices. Where the
 # lanes of the last batch are more than the sessions left, copies of the last session fill it; devices that hold nothing
@@ -81,10 +81,11 @@ def make_population(
     sharding, shared = NamedSharding(mesh, each), NamedSharding(mesh, same)
     width = wide * len(chosen)
     first_lanes = range(0, size, width)
+    options = ON_CPU if chosen[0].platform == "cpu" else None
 
     def spread(function: Callable, specs: tuple, donate: bool = False) -> Any:
         mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
-        return jax.jit(mapped, donate_argnums=0 if donate else (), compiler_options=OPTIONS)
+        return jax.jit(mapped, donate_argnums=0 if donate else (), compiler_options=options)
 
     step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 

@@ -116,23 +116,22 @@ def ascend(spec: Any, probes: dict[str, Probe], action_space: Space) -> Climb:
     agent = make_agent(spec, env)
     size = agent.horizon * env.num_envs
     program = make_program(agent, env, env, frames)
-    population = make_population(program, lanes)
+    population = make_population(program, lanes, lanes=None)
     which = jnp.repeat(jnp.arange(len(names)), SEEDS)
     gamma = jnp.repeat(jnp.asarray([probes[p].gamma for p in names], jnp.float32), SEEDS)
     hp = stack([spec.hp] * lanes)
     if hasattr(hp.algorithm, "gamma"):
         hp = hp._replace(algorithm=dataclasses.replace(hp.algorithm, gamma=gamma))
     keys = jax.vmap(lambda i: session_key(0, 0, i))(jnp.arange(lanes))
-    hp, keys = population.pad(hp), population.pad(keys)
-    sessions = population.init(keys, hp)
-    which = population.pad(which)
+    placed = population.place(hp)
+    sessions = population.gather(population.init(population.place(keys), placed))
     obs = np.stack(sessions.env.obs)[np.asarray(which), np.arange(len(which))]
-    sessions = sessions._replace(env=sessions.env._replace(which=which), obs=jax.device_put(obs, which.sharding))
+    sessions = sessions._replace(env=sessions.env._replace(which=which), obs=obs)
     stop = frames // size * size
-    sessions, _ = population.segment(sessions, hp, 0, stop)
+    batches, _ = population.segment(population.place(sessions), placed, 0, stop)
     assert stop <= MAX_ROWS * program.row_frames
     now = jax.vmap(lambda hp: schedules.at(hp, jnp.int32(stop)))(hp)
-    sessions = population.unpad(sessions)
+    sessions = population.gather(batches)
     return Climb(agent, probes, sessions.agent._replace(memory=()), now, np.asarray(sessions.failed))
 
 

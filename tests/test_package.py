@@ -30,10 +30,11 @@ ROOMS = {
     "nets": {"types", "registry", "spec", "policies"},
     "memory": {"types", "spec", "policies"},
     "algos": {"types", "registry", "spec", "policies", "nets", "memory"},
-    "session": {"types", "policies"},
+    "keys": {"types"},
+    "session": {"types", "policies", "keys"},
     "population": {"types", "session"},
     "analysis": set(),
-    "lab": {"types", "registry", "spec", "envs", "policies", "session", "population", "analysis"},
+    "lab": {"types", "registry", "spec", "envs", "policies", "keys", "session", "population", "analysis"},
     "run": {"types", "registry", "spec", "lab"},
 }
 # Third-party package -> the only rooms that may import it; None: any room.

@@ -351,7 +351,7 @@ def test_priorities_are_part_of_the_session_and_resume_with_it():
         for stop in stops:
             sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
             frame = stop
-        runs.append(sessions)
+        runs.append(trial.population.gather(sessions))
     whole, cut = (jax.tree.leaves((run.agent.policy, run.agent.memory)) for run in runs)
     assert all(np.array_equal(a, b) for a, b in zip(whole, cut, strict=True))
     leaves = np.asarray(runs[0].agent.memory.levels[0])

@@ -14,14 +14,14 @@ import probes
 import pytest
 from agents import spec_of
 from rings import AS_USERS_DO
-from trees import host, same
+from trees import host, same, unlike
 
 import slmjax
 from slmjax import session as session_module
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_trial
 from slmjax.lab.loop import compile_segment, learn, start
-from slmjax.population import make_population
+from slmjax.population import make_population, stack
 from slmjax.session import WINDOW, EpisodeStats, make_program, session_key
 from slmjax.types import HP, Agent, AgentState, Box, Discrete, Env, Rollout
 
@@ -37,7 +37,7 @@ def run_to(trial, *stops: int):
     for stop in stops:
         sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
         frame = stop
-    return trial.population.unpad(sessions)
+    return trial.population.gather(sessions)
 
 
 # ------------------------------------------------------------------------------------------- what an agent is handed
@@ -135,11 +135,11 @@ class TestProgram:
 
     def test_hyperparameters_are_data(self):
         trial = trial_of("DQN")
-        scaled = jax.tree.map(lambda x: x, trial.hp)
+        one = stack([trial.spec.hp] * 4)
         rates = jnp.asarray([1e-4, 1e-3, 1e-2, 1e-1])
-        net = dataclasses.replace(scaled.net, optim_spec=dataclasses.replace(scaled.net.optim_spec, lr=rates))
-        same_seed = trial.population.pad(trial.keys[jnp.zeros(4, int)])
-        hp = trial.population.pad(trial.hp._replace(net=net))
+        net = dataclasses.replace(one.net, optim_spec=dataclasses.replace(one.net.optim_spec, lr=rates))
+        same_seed = trial.population.place(session_key(0, 0, 0)[None][jnp.zeros(4, int)])
+        hp = trial.population.place(one._replace(net=net))
         result = host(run_to(trial._replace(keys=same_seed, hp=hp), 512))
         kernel = next(v for k, v in result.items() if ".agent.policy" in k and "kernel" in k)
         assert len({k.tobytes() for k in kernel}) == 4
@@ -183,22 +183,25 @@ class TestProgram:
 class TestTime:
     def test_nothing_is_learned_in_the_warm_up_and_everything_is_remembered(self):
         trial = trial_of("DQN", algorithm={"training_start_step": 512})
-        sessions = trial.population.init(trial.keys, trial.hp)
-        before = host(sessions.agent._replace(memory=()))
-        policy = host(sessions.agent.policy)
-        warm, rows = trial.population.segment(sessions, trial.hp, 0, 512)
-        assert all(np.array_equal(before[k], v) for k, v in host(warm.agent._replace(memory=())).items())
-        assert np.abs(np.asarray(warm.agent.memory.obs[:, :512])).sum(-1).min() > 0
-        assert (np.asarray(rows["updates"])[:, :2] == 0).all()
-        learned, rows = trial.population.segment(warm, trial.hp, 512, 768)
-        assert not any(np.array_equal(policy[k], v) for k, v in host(learned.agent.policy).items())
-        assert (np.asarray(rows["updates"])[:, 0] == 16).all()
+        population = trial.population
+        batches = population.init(trial.keys, trial.hp)
+        before = population.gather(batches).agent
+        batches, rows = population.segment(batches, trial.hp, 0, 512)
+        warm = population.gather(batches).agent
+        assert same(before._replace(memory=()), warm._replace(memory=()))
+        assert np.abs(np.asarray(warm.memory.obs[:, :512])).sum(-1).min() > 0
+        assert (rows["updates"] == 0).all()
+        batches, rows = population.segment(batches, trial.hp, 512, 768)
+        learned = population.gather(batches).agent
+        assert len(unlike(before.policy, learned.policy)) == len(host(learned.policy))
+        assert (rows["updates"] == 16).all()
 
     @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
     def test_opt_steps_are_those_of_the_optimiser(self, algorithm):
         trial = trial_of(algorithm)
         run = learn(trial, start(trial), lambda run: True)
-        counts = [v for k, v in host(run.sessions.agent.learner.opt_state).items() if k.endswith("count")]
+        learner = trial.population.gather(run.sessions).agent.learner
+        counts = [v for k, v in host(learner.opt_state).items() if k.endswith("count")]
         assert counts
         assert (run.history.columns["opt_step"][:, -1] == counts[0]).all()
         assert (run.history.columns["opt_step"] > 0).any()
@@ -256,7 +259,7 @@ class TestStatistics:
         run = learn(trial, start(trial), lambda run: True)
         columns = run.history.columns
         # Every CartPole step pays 1: finished returns and running ones add up to the frames.
-        stats = run.sessions.stats
+        stats = trial.population.gather(run.sessions).stats
         episodes = int(columns["epi"][0, -1])
         assert episodes <= WINDOW
         total = float(stats.returns[0, :episodes].sum() + stats.running[0].sum())
@@ -273,13 +276,16 @@ class TestStatistics:
         trial = trial_of("PPO", 2, frames=8192)
         best, kept = -np.inf, None
 
+        def first(run):
+            return jax.tree.map(lambda x: x[0], trial.population.gather(run.sessions))
+
         def watch(run):
             nonlocal best, kept
             if run.frame % 256:
                 return True  # a visit within a row
             reward = run.history.columns["total_reward"][0, -1]
             if run.history.columns["epi"][0, -1] >= WINDOW and reward >= best:
-                best, kept = reward, host(jax.tree.map(lambda x: x[0], run.sessions.agent.policy))
+                best, kept = reward, host(first(run).agent.policy)
             return True
 
         run = start(trial)
@@ -287,20 +293,22 @@ class TestStatistics:
             env = dataclasses.replace(trial.spec.env, max_frame=stop)
             one = trial._replace(spec=dataclasses.replace(trial.spec, env=env))
             run = learn(one, run, watch)
-        assert run.sessions.best.score[0] == np.float32(best)
-        found = host(jax.tree.map(lambda x: x[0], run.sessions.best.policy))
+        assert first(run).best.score == np.float32(best)
+        found = host(first(run).best.policy)
         assert all(np.array_equal(found[k], v) for k, v in kept.items())
 
 
 class TestFailure:
     def test_a_session_that_turns_nan_is_frozen_and_named_and_the_others_never_know(self):
         trial = trial_of("PPO", env="probes:nan_reward", frames=1024)
-        sound = trial.population.init(trial.keys, trial.hp)
+        population = trial.population
+        sound = population.gather(population.init(trial.keys, trial.hp))
         clean = sound._replace(env=sound.env._replace(poisoned=jnp.zeros_like(sound.env.poisoned)))
         struck = sound._replace(env=clean.env._replace(poisoned=clean.env.poisoned.at[2].set(True)))
-        placed = [trial.population.pad(jax.tree.map(jnp.copy, s)) for s in (clean, struck)]
         before = host(jax.tree.map(lambda x: x[2], struck.best.policy))
-        (clean, _), (struck, rows) = [trial.population.segment(s, trial.hp, 0, 1024) for s in placed]
+        placed = [population.place(s) for s in (clean, struck)]
+        (clean, _), (struck, rows) = [population.segment(s, trial.hp, 0, 1024) for s in placed]
+        clean, struck = population.gather(clean), population.gather(struck)
         assert np.asarray(struck.failed).tolist() == [-1, -1, 256, -1]
         for lane in (0, 1, 3):
             assert same(jax.tree.map(lambda x: x[lane], clean), jax.tree.map(lambda x: x[lane], struck))  # noqa: B023
@@ -310,13 +318,15 @@ class TestFailure:
 
     def test_a_session_that_turns_nan_later_keeps_its_best_policy(self):
         trial = trial_of("PPO", env="probes:nan_reward", frames=1024)
-        sessions = trial.population.init(trial.keys, trial.hp)
+        population = trial.population
+        sessions = population.gather(population.init(trial.keys, trial.hp))
         sessions = sessions._replace(env=sessions.env._replace(poisoned=jnp.zeros_like(sessions.env.poisoned)))
-        sessions, _ = trial.population.segment(trial.population.pad(sessions), trial.hp, 0, 512)
+        batches, _ = population.segment(population.place(sessions), trial.hp, 0, 512)
+        sessions = population.gather(batches)
         first, best = host(sessions.agent.policy), host(sessions.best.policy)
         assert all(np.array_equal(first[k], best[k]) for k in first), "no window is full: the newest is the best"
         struck = sessions._replace(env=sessions.env._replace(poisoned=sessions.env.poisoned.at[2].set(True)))
-        struck, _ = trial.population.segment(trial.population.pad(struck), trial.hp, 512, 1024)
+        struck = population.gather(population.segment(population.place(struck), trial.hp, 512, 1024)[0])
         assert np.asarray(struck.failed).tolist() == [-1, -1, 768, -1]
         last = host(struck.best.policy)
         assert all(np.array_equal(last[k][2], best[k][2]) for k in last)
@@ -354,7 +364,8 @@ class TestRows:
         for frame, stop in ((0, 16), (16, 240), (240, 272), (272, 512)):
             parts, some = trial.population.segment(parts, trial.hp, frame, stop, close=False)
             ended = stop // 256 - frame // 256
-            logs += [{name: np.asarray(x)[:, i] for name, x in some.items()} for i in range(ended)]
+            assert {x.shape for x in some.values()} == {(4, ended)}
+            logs += [{name: x[:, i] for name, x in some.items()} for i in range(ended)]
         assert same(whole, parts)
         assert len(logs) == 2
         for i, log in enumerate(logs):
@@ -367,14 +378,14 @@ class TestRows:
         assert visits[0] == 128
         assert len(visits) > 2
         assert run.history.columns["frame"][0].tolist() == [8192]
-        assert same(trial.population.unpad(run.sessions), run_to(trial, 8192))
+        assert same(trial.population.gather(run.sessions), run_to(trial, 8192))
 
     def test_a_stop_within_a_row_is_kept_and_continued(self):
         trial = trial_of("PPO", meta={"log_frequency": 1024})
         run = learn(trial, start(trial), lambda run: False)
         assert (run.frame, run.history.rows) == (128, 0)
         run = learn(trial, run, lambda run: True)
-        assert same(trial.population.unpad(run.sessions), run_to(trial, 1024))
+        assert same(trial.population.gather(run.sessions), run_to(trial, 1024))
 
     @pytest.mark.parametrize(("frame", "stop"), [(0, 8), (8, 16), (0, 256 * 1001)])
     def test_a_segment_that_cannot_be_is_refused(self, frame, stop):

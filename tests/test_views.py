@@ -100,9 +100,9 @@ def test_a_rollout_is_stacked_as_it_was_seen(length):
 
 def test_the_carry_of_the_session_is_that_of_the_view():
     trial = make_trial(spec_of("DQN", "CartPole-v1", 512, meta={"max_session": 2}, memory={"name": "ConcatReplay"}))
-    sessions = trial.population.init(trial.keys, trial.hp)
-    assert sessions.carry[0].shape == (2, 4, 3, 4)
-    sessions, _ = trial.population.segment(sessions, trial.hp, 0, 512)
+    batches = trial.population.init(trial.keys, trial.hp)
+    assert batches[0].carry[0].shape == (2, 4, 3, 4)
+    sessions = trial.population.gather(trial.population.segment(batches, trial.hp, 0, 512)[0])
     ring, carry = sessions.agent.memory, np.asarray(sessions.carry[0])
     frames = jax.vmap(lambda r: stack_rows(r, jnp.arange(508, 512), 3, num_envs=4, frame=512))(ring)
     ended = np.asarray(ring.terminated | ring.truncated)[:, 508:512]

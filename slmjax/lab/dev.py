@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax import keys
 from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
@@ -93,7 +94,7 @@ def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
 
 def _culprit(trial: Trial, sessions: Batches, frame: int) -> str:
     """The operation and the line that make a number that is not one, in the row after `frame`."""
-    one = jax.tree.map(lambda x: x[0], sessions[0])
+    one = keys.usual(jax.tree.map(lambda x: x[0], sessions[0]))
     stop = frame + trial.program.row_frames
     program = make_session(trial.spec, _watched(make_env(trial.spec.env), trial.spec.env.name))
     try:
