@@ -275,7 +275,7 @@ MUTANTS = (
         "PRNG key reused across seeds",
         "session.py",
         "keys of sessions",
-        "return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), trial), session)",
+        "return jax.random.fold_in(jax.random.fold_in(root_key(seed), trial), session)",
         "return jax.random.fold_in(jax.random.key(seed), trial)",
         (DRAWS, "test_determinism.py::TestEveryAlgorithm::test_sessions_differ_in_everything_random[Random]"),
     ),
