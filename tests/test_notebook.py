@@ -82,9 +82,8 @@ assert not jax.config.jax_compilation_cache_dir
 import sys; sys.path.insert(0, "tests")
 from agents import spec_of
 result = slmjax.train(spec_of("Random", "probes:best_action", 64), sessions=3)
-assert result.sessions.key.devices() == set(jax.devices())
 assert os.path.samefile(jax.config.jax_compilation_cache_dir, os.environ["SLMJAX_CACHE"])
-assert any("segment" in name for name in os.listdir(os.environ["SLMJAX_CACHE"])), "the programs are there"
+assert any("advance" in name for name in os.listdir(os.environ["SLMJAX_CACHE"])), "the programs are there"
 """,
     "own_number": """
 jax.config.update("jax_num_cpu_devices", 1)

@@ -168,11 +168,11 @@ def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
         odd = sorted(set(wanted) ^ set(leaves))[0]
         raise UserError(f"the checkpoint was written by another kind of agent: {odd} is not in both.")
 
+    impl = jax.random.key_impl(trial.keys[0])
+
     def leaf(name: str) -> Any:
         want, value = wanted[name], np.asarray(leaves[name])
-        made: Any = (
-            jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(want)) if _is_key(want) else value
-        )
+        made: Any = jax.random.wrap_key_data(jnp.asarray(value), impl=impl) if _is_key(want) else value
         if made.shape != want.shape or made.dtype != want.dtype:
             raise UserError(
                 f"the checkpoint does not fit the spec: {name} is {made.dtype}{list(made.shape)}, "
