@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import ml_dtypes  # noqa: F401  NumPy then knows bfloat16 by its name
+import jax  # noqa: F401  NumPy then knows bfloat16 by its name
 import numpy as np
 
 from slmjax.spec.errors import brief
