@@ -25,7 +25,9 @@ _PUBLIC = {
     "make_session": "slmjax.lab.build",
     "train": "slmjax.lab.notebook",
     "Result": "slmjax.lab.notebook",
-    "Policy": "slmjax.lab.notebook",
+    "load_result": "slmjax.lab.notebook",
+    "Policy": "slmjax.lab.policy",
+    "load_policy": "slmjax.lab.policy",
     "session_key": "slmjax.session",
     "register": "slmjax.registry",
     "UserError": "slmjax.types",
@@ -36,7 +38,7 @@ _PUBLIC = {
 }
 
 # What starts JAX's backend when called, and with it fixes the devices that sessions are spread over.
-_STARTS = ("make_env", "vectorize", "make_agent", "make_session", "session_key", "train")
+_STARTS = ("make_env", "vectorize", "make_agent", "make_session", "session_key", "train", "load_policy", "load_result")
 
 __all__ = [
     "Box",
@@ -49,6 +51,8 @@ __all__ = [
     "UserError",
     "__version__",
     "dump_spec",
+    "load_policy",
+    "load_result",
     "load_spec",
     "make_agent",
     "make_env",
@@ -63,7 +67,8 @@ if TYPE_CHECKING:
     from slmjax.envs import make_env
     from slmjax.envs.vector import vectorize
     from slmjax.lab.build import make_agent, make_session
-    from slmjax.lab.notebook import Policy, Result, train
+    from slmjax.lab.notebook import Result, load_result, train
+    from slmjax.lab.policy import Policy, load_policy
     from slmjax.registry import register
     from slmjax.session import session_key
     from slmjax.spec import Spec, dump_spec, load_spec

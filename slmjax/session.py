@@ -192,10 +192,9 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         return jax.lax.fori_loop(0, count, step, (session, rows))
 
     def evaluate(session: Session, hp: HP, frame: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(session.key, _EVAL), frame)
         sound = session.failed < 0
         policy = jax.tree.map(lambda new, old: jnp.where(sound, new, old), session.agent.policy, session.best.policy)
-        return _evaluate(agent, eval_env, policy, schedules.at(hp, frame), key)
+        return play(agent, eval_env, policy, hp, frame, evaluation_key(session.key, frame))
 
     return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
 
@@ -268,20 +267,29 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
 
 
-def _evaluate(agent: Agent, env: VectorEnv, policy: PyTree, hp: HP, key: Key) -> Array:
-    """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them."""
+def evaluation_key(key: Key, frame: Array | int) -> Key:
+    """What the evaluation at `frame` of the session with this root key plays by."""
+    return jax.random.fold_in(jax.random.fold_in(key, _EVAL), frame)
+
+
+def play(agent: Agent, env: VectorEnv, policy: PyTree, hp: HP, frame: Array, key: Key) -> Array:
+    """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them.
+
+    `policy` is that of an `AgentState`, `hp` holds schedules as a spec does, for `frame`.
+    """
+    now = schedules.at(hp, frame)
     reset_key, step_key = jax.random.split(key)
     env_state, obs = env.reset(reset_key)
     limit = env.max_steps or EVAL_LIMIT
     fresh = agent.carry(env.num_envs)
 
-    def unfinished(now: tuple) -> Array:
-        return (now[0] < limit) & jnp.any(now[-1])
+    def unfinished(at: tuple) -> Array:
+        return (at[0] < limit) & jnp.any(at[-1])
 
-    def step(now: tuple) -> tuple:
-        t, env_state, obs, carry, total, going = now
+    def step(at: tuple) -> tuple:
+        t, env_state, obs, carry, total, going = at
         act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
-        action, carry, _ = agent.act(policy, obs, carry, act_key, hp, True)
+        action, carry, _ = agent.act(policy, obs, carry, act_key, now, True)
         env_state, out = env.step(env_key, env_state, action)
         total = total + jnp.where(going & out.valid, out.reward, 0.0)
         return t + 1, env_state, out.obs, carry, total, going & ~(out.terminated | out.truncated)

@@ -18,6 +18,7 @@ from runs import LIMIT, ROOT
 
 import slmjax
 from slmjax.lab import devices, notebook
+from slmjax.lab import policy as policies
 
 META = {"max_session": 3, "log_frequency": 128, "eval_episodes": 4}
 FRAMES = 512
@@ -243,9 +244,9 @@ class TestPolicy:
 
     def test_policies_of_one_result_share_a_program(self, result):
         result.policy(0)(self.OBS)
-        compiled = notebook._act._cache_size()
+        compiled = policies._step._cache_size()
         assert [p(self.OBS).shape for p in result.policies] == [(6,)] * 3
-        assert notebook._act._cache_size() == compiled
+        assert policies._step._cache_size() == compiled
 
     def test_it_acts_as_the_agent_does(self, result):
         policy, key = result.policy(1), jax.random.key(2)

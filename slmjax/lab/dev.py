@@ -19,8 +19,8 @@ from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
 from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.lab.notebook import result_of
 from slmjax.lab.report import write_report
-from slmjax.policies import schedules
 from slmjax.population import Batches
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
@@ -157,20 +157,16 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     env = make_env(dataclasses.replace(trial.spec.env, num_envs=1))
     if env.render is None:
         return f"no GIF: {trial.spec.env.name} cannot be drawn"
-    agent = make_agent(trial.spec)  # acting knows no number of environments
-    policy = jax.tree.map(lambda x: x[0], run.sessions[0].agent.policy)
-    hp = schedules.at(trial.spec.hp, jnp.int32(run.frame))
-    key = jax.random.key(trial.spec.meta.seed)
+    policy, key = result_of(trial, run).policy(0), jax.random.key(trial.spec.meta.seed)
 
     @jax.jit
     def step(state: PyTree, obs: PyTree, carry: PyTree, key: jax.Array) -> tuple:
-        act_key, env_key = jax.random.split(key)
-        action, carry, _ = agent.act(policy, obs, carry, act_key, hp, True)
-        state, out = env.step(env_key, state, action)
+        action, carry = policy.step(obs, carry)
+        state, out = env.step(key, state, action)
         return state, out.obs, carry, out.terminated | out.truncated
 
     state, obs = jax.jit(env.reset)(key)
-    carry, frames = agent.carry(1), []
+    carry, frames = policy.start(1), []
     for i in range(GIF_STEPS):
         frames.append(env.render(state))
         state, obs, carry, ended = step(state, obs, carry, jax.random.fold_in(key, i))

@@ -2,88 +2,51 @@
 
 import dataclasses
 import functools
+import os
 import signal
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from slmjax.lab import devices
-from slmjax.lab.build import Trial, budget, check_spec, make_agent, make_trial
+from slmjax.lab.arrays import check, like, named
+from slmjax.lab.build import Trial, budget, check_spec, make_trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.lab.policy import Kit, Policy, fetch, keep
 from slmjax.lab.progress import Progress, mean_return
 from slmjax.lab.report import session_tables
 from slmjax.lab.stop import StopRequest
-from slmjax.policies import schedules
+from slmjax.session import Session
 from slmjax.spec.errors import brief, fail
 from slmjax.spec.sections import Spec
-from slmjax.types import HP, Agent, Array, Key, PyTree
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_ROWS = "rows."  # before the name of a column, among the names of leaves, which all begin with a dot
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Policy:
-    """What one session learned: call it with observations `[E, ...]` to get actions `[E, ...]`.
-
-    The first call compiles, once for all policies of a `Result`. It may be part of what you `jit` and `vmap`.
-
-    Attributes:
-        label: whose it is, for people.
-        agent: the pure functions it came from.
-        state: what it acts by, `AgentState.policy`.
-        hp: hyperparameters at the end of training.
-    """
-
-    label: str
-    agent: Agent
-    state: PyTree
-    hp: HP
-
-    def __repr__(self) -> str:
-        return f"Policy({self.label})"
-
-    def __call__(self, obs: PyTree, key: Key | None = None) -> PyTree:
-        """Greedy actions; with a key, actions as in training (sampled, exploring)."""
-        return _act(self.agent, self.state, obs, self.hp, key)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _act(agent: Agent, state: PyTree, obs: PyTree, hp: HP, key: Key | None) -> PyTree:
-    num_envs = jax.tree.leaves(obs)[0].shape[0]
-    used = jax.random.key(0) if key is None else key
-    return agent.act(state, obs, agent.carry(num_envs), used, hp, key is None)[0]
-
-
-def _alone(x: Array) -> Array:
-    """An array free of the devices of its population, so that it is computed with where the observations are."""
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_alone(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-    return jnp.asarray(np.asarray(x))
-
-
-@dataclasses.dataclass(frozen=True)
 class Result:
-    """What a trial came to.
+    """What a trial came to. Copies, `pickle` and `save` keep everything.
 
     Attributes:
-        spec: what was run.
-        sessions: the final `Session` pytree, `[S, ...]`.
+        kit: the spec, and what the policies share.
+        arrays: every leaf of the final sessions by name, `[S, ...]`, on the host.
         history: the log rows, those of failed sessions included.
         frame: frames of each session; fewer than the budget where training was interrupted.
     """
 
-    spec: Spec
-    sessions: Any
+    kit: Kit
+    arrays: dict[str, np.ndarray]
     history: History
     frame: int
 
     def __repr__(self) -> str:
-        done = Run(self.frame, self.sessions, self.history)
+        done = Run(self.frame, (), self.history)
         parts = [
             f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}",
             f"sessions={self.history.size}",
@@ -92,6 +55,21 @@ class Result:
             f"failed={len(self.failed)}",
         ]
         return f"Result({', '.join(parts)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        rows = History(self.history.size, self.history.wall_t, self.history.columns)  # without the room for more
+        return {"kit": self.kit, "arrays": self.arrays, "history": rows, "frame": self.frame}
+
+    @property
+    def spec(self) -> Spec:
+        """What was run."""
+        return self.kit.spec
+
+    @functools.cached_property
+    def sessions(self) -> Session:
+        """The final sessions, `[S, ...]`: what `make_session(spec).segment` goes on with under `vmap`."""
+        with jax.ensure_compile_time_eval():
+            return like(self.kit.sessions(self.history.size), self.arrays)
 
     @property
     def returns(self) -> np.ndarray:
@@ -141,10 +119,6 @@ class Result:
             lambda df: df[["session", *(c for c in df.columns if c != "session")]]
         )
 
-    @functools.cached_property
-    def _agent(self) -> Agent:
-        return make_agent(self.spec)
-
     def policy(self, session: int, best: bool = False) -> Policy:
         """What a session learned; `best` takes the policy of its best row instead of the last.
 
@@ -154,11 +128,12 @@ class Result:
         if not -size <= session < size:
             raise IndexError(f"session {session} of a result that holds {size}")
         best = best or session % size in self.failed
-        learned = self.sessions.best.policy if best else self.sessions.agent.policy
-        state = jax.tree.map(lambda x: _alone(x[session % size]), learned)
+        part = ".best.policy" if best else ".agent.policy"
+        names = {".key": "['key']"} | {n: f"['state']{n.removeprefix(part)}" for n in self.arrays if n.startswith(part)}
+        learned = {name: np.array(self.arrays[full][session % size]) for full, name in names.items()}
         label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
         label += ", its best row" if best else f", frame {self.frame}"
-        return Policy(label, self._agent, state, schedules.at(self.spec.hp, jnp.int32(self.frame)))
+        return Policy(label, self.kit, learned, self.frame)
 
     @property
     def policies(self) -> list[Policy]:
@@ -179,6 +154,37 @@ class Result:
         if not np.isfinite(score).any():
             raise ValueError("no session is the best: none that is sound has finished an episode")
         return self.policy(int(np.argmax(np.where(np.isfinite(score), score, -np.inf))))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it to a folder, for `slmjax.load_result`; a result that is there is replaced.
+
+        Raises:
+            UserError: it cannot be written there.
+        """
+        about = {"kind": "result", "frame": self.frame, "size": self.history.size, "wall_t": self.history.wall_t}
+        rows = {_ROWS + name: values for name, values in self.history.columns.items()}
+        keep(path, self.kit, about, self.arrays | rows)
+
+
+def load_result(path: str | os.PathLike[str]) -> Result:
+    """A result that `Result.save` wrote.
+
+    The modules that its spec names (`module:attribute`) are imported, as `load_spec` does; nothing else runs.
+
+    Raises:
+        UserError: there is none, it is damaged, or its spec no longer makes such sessions.
+    """
+    kit, about, found = fetch(path, "result", "frame", "size", "wall_t")
+    rows = {name.removeprefix(_ROWS): found.pop(name) for name in list(found) if name.startswith(_ROWS)}
+    check(kit.sessions(about["size"]), found, f"the result in {path}")
+    return Result(kit, found, History(about["size"], about["wall_t"], rows), about["frame"])
+
+
+def result_of(trial: Trial, run: Run) -> Result:
+    """What a run has come to; of what its sessions hold, a copy on the host."""
+    names = [name for name, _ in named(run.sessions[0])]
+    leaves = [np.concatenate([*trial.population.parts(run.sessions, i)]) for i in range(len(names))]
+    return Result(Kit(trial.spec), dict(zip(names, leaves, strict=True)), run.history, run.frame)
 
 
 class _Interrupt(StopRequest):
@@ -223,7 +229,7 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
         warnings.warn(f"every session failed by frame {max(failed.values())}; see `failed`", stacklevel=2)
     elif run.frame < total:
         warnings.warn(f"interrupted at frame {run.frame} of {total}; this is the result so far", stacklevel=2)
-    return Result(trial.spec, trial.population.gather(run.sessions), run.history, run.frame)
+    return result_of(trial, run)
 
 
 def _check_sessions(sessions: Any) -> None:

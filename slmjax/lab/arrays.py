@@ -1,0 +1,58 @@
+"""A pytree as arrays by name on the host, and back: what `leaves.write` keeps of it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slmjax.types import PyTree, UserError
+
+
+def named(tree: PyTree) -> list[tuple[str, Any]]:
+    """Leaves with their names (`jax.tree_util.keystr`), in the order of `jax.tree.leaves`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
+    """Holds arrays against the pytree that they are to become, of which shapes and dtypes are enough.
+
+    Of dtypes only the kind counts: what 64-bit mode has saved is of use without it.
+
+    Raises:
+        UserError: `what` lacks a leaf, has another, or one does not fit.
+    """
+    wanted = {name: _data(leaf) for name, leaf in named(template)}
+    if odd := sorted(wanted.keys() ^ arrays.keys()):
+        raise UserError(f"{what} is of another kind of agent than its spec: {odd[0]} is not in both.")
+    for name, want in wanted.items():
+        got = arrays[name]
+        if got.shape != want.shape or _kind(got.dtype) != _kind(want.dtype):
+            raise UserError(
+                f"{what} does not fit its spec: {name} is {got.dtype}{list(got.shape)}, "
+                f"expected {want.dtype}{list(want.shape)}."
+            )
+
+
+def like(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """The pytree that arrays stand for, on no device in particular; keys of random numbers are those of `template`."""
+    made = [_leaf(leaf, arrays[name]) for name, leaf in named(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), made)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _leaf(want: Any, value: np.ndarray) -> jax.Array:
+    placed = jnp.asarray(value)
+    return jax.random.wrap_key_data(placed, dtype=want.dtype) if _is_key(want) else placed
+
+
+def _data(leaf: Any) -> Any:
+    return jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+
+
+def _kind(dtype: Any) -> str:
+    return "f" if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype).kind

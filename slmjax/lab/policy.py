@@ -1,0 +1,299 @@
+"""What a session learned, handed out: it plays as it was evaluated, is saved, copied and sent to other processes."""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slmjax.envs import make_env
+from slmjax.envs.vector import cast
+from slmjax.lab import leaves
+from slmjax.lab.arrays import check, like
+from slmjax.lab.build import make_agent, make_session
+from slmjax.lab.fit import check_carry, check_ended, check_obs
+from slmjax.policies import schedules
+from slmjax.session import evaluation_key, play, session_key
+from slmjax.spec import load_spec
+from slmjax.spec.dump import to_dict
+from slmjax.spec.errors import brief, expect
+from slmjax.spec.sections import Spec
+from slmjax.types import HP, Agent, Array, Key, PyTree, UserError, VectorEnv
+
+ENVIRONMENTS = "environments, which slmjax.make_env(spec.env) or slmjax.vectorize(env, num_envs) makes"
+
+
+def _lazily(make: Any) -> Any:
+    """A property that is made once and never of tracers, though somebody's `jit` may be the first to ask for it."""
+
+    def outside(self: Any) -> Any:
+        with jax.ensure_compile_time_eval():
+            return make(self)
+
+    made: Any = functools.cached_property(outside)
+    made.__doc__ = make.__doc__
+    return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kit:
+    """What all policies of one spec share: the agent and its environments, and with them the compiled programs.
+
+    They are functions, so only the spec travels to another process; there they are made when first asked for.
+    """
+
+    spec: Spec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.spec.name, **to_dict(self.spec)}
+
+    def __setstate__(self, written: dict[str, Any]) -> None:
+        object.__setattr__(self, "spec", load_spec(written))
+
+    def __deepcopy__(self, memo: Any) -> "Kit":
+        return self  # nothing in it ever changes, and a copy would compile anew
+
+    @_lazily
+    def env(self) -> VectorEnv:
+        """The environments of training."""
+        return make_env(self.spec.env)
+
+    @_lazily
+    def agent(self) -> Agent:
+        """The pure functions."""
+        return make_agent(self.spec, self.env)
+
+    @_lazily
+    def hp(self) -> HP:
+        """The hyperparameters as a population has them: float32, schedules as such."""
+        return jax.tree.map(np.float32, self.spec.hp)
+
+    @_lazily
+    def learned(self) -> PyTree:
+        """Shapes of what a `Policy` holds: the state of the agent's policy, and the session's key."""
+        key = jax.eval_shape(lambda: session_key(0, 0, 0))
+        state = jax.eval_shape(lambda k: self.agent.init(k, schedules.at(self.hp, jnp.int32(0))).policy, key)
+        return {"key": key, "state": state}
+
+    @_lazily
+    def _made(self) -> dict[Any, Any]:
+        return {}
+
+    def copies(self, num_envs: int) -> VectorEnv:
+        """So many of the spec's environments, always the same ones: what is compiled for them is found again."""
+        name = ("env", num_envs)
+        if name not in self._made:
+            with jax.ensure_compile_time_eval():
+                self._made[name] = make_env(dataclasses.replace(self.spec.env, num_envs=num_envs))
+        return self._made[name]
+
+    def sessions(self, size: int) -> PyTree:
+        """Shapes of so many sessions."""
+        if "session" not in self._made:
+            with jax.ensure_compile_time_eval():
+                key = jax.eval_shape(lambda: session_key(0, 0, 0))
+                self._made["session"] = jax.eval_shape(make_session(self.spec).init, key, self.hp)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype), self._made["session"])
+
+    def carry(self, num_envs: int) -> PyTree:
+        """Shapes of the carry of so many environments; without leaves where the agent needs none."""
+        name = ("carry", num_envs)
+        if name not in self._made:
+            self._made[name] = jax.eval_shape(lambda: self.agent.carry(num_envs))
+        return self._made[name]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """What one session learned; it acts in any number of environments at once, `[E, ...]`.
+
+        carry = policy.start(num_envs)
+        action, carry = policy.step(obs, carry, ended)
+
+    All that it does is pure and may be part of what you `jit` and `vmap`; it compiles once for all policies of a
+    `Result`. Copies, `pickle` and `save` keep everything.
+
+    Attributes:
+        label: whose it is, for people.
+        kit: what it shares with the other policies of its spec.
+        arrays: what was learned, by name, and the session's key.
+        frame: frames of the session when it had learned that.
+    """
+
+    label: str
+    kit: Kit
+    arrays: dict[str, np.ndarray]
+    frame: int
+
+    def __repr__(self) -> str:
+        return f"Policy({self.label})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def spec(self) -> Spec:
+        """The spec of its trial."""
+        return self.kit.spec
+
+    @property
+    def agent(self) -> Agent:
+        """The pure functions it came from."""
+        return self.kit.agent
+
+    @property
+    def state(self) -> PyTree:
+        """What it acts by, `AgentState.policy`."""
+        return self._learned["state"]
+
+    @_lazily
+    def hp(self) -> HP:
+        """Hyperparameters at its frame."""
+        return schedules.at(self.kit.hp, jnp.int32(self.frame))
+
+    @_lazily
+    def _learned(self) -> PyTree:
+        return like(self.kit.learned, self.arrays)
+
+    def start(self, num_envs: int) -> PyTree:
+        """The carry of `num_envs` episodes that begin, `[num_envs, ...]`; `()` where the agent needs none.
+
+        Raises:
+            UserError: `num_envs` is no number of environments.
+        """
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise UserError(f"expected a number of environments, at least 1, got {brief(repr(num_envs))}.")
+        return self.agent.carry(int(num_envs))
+
+    def step(
+        self, obs: PyTree, carry: PyTree, ended: Array | None = None, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Actions for observations `[E, ...]`, and the carry for the next ones.
+
+        Args:
+            obs: what the environments show now.
+            carry: from `start`, or from the step before.
+            ended: bool `[E]`: an episode ended before this observation, which is the first of the next one.
+            key: None: greedy, as in evaluation; else actions as in training (sampled, exploring).
+
+        Raises:
+            UserError: observations that do not fit the space, another carry than this policy's, `ended` not `[E]`.
+        """
+        space = self.kit.env.observation_space
+        num_envs = check_obs(space, obs)
+        check_carry(self.kit.carry(num_envs), carry, num_envs)
+        check_ended(ended, num_envs)
+        return _step(self.agent, self.state, cast(space, obs), carry, ended, self.hp, key)
+
+    def __call__(self, obs: PyTree, key: Key | None = None) -> PyTree:
+        """`step` for an agent without a carry: actions `[E, ...]` alone.
+
+        Raises:
+            UserError: the agent has a carry; or see `step`.
+        """
+        if jax.tree.leaves(self.kit.carry(1)):
+            raise UserError(
+                "this policy acts by what it saw before: carry = policy.start(num_envs), then "
+                "action, carry = policy.step(obs, carry, ended); policy.play() plays whole episodes."
+            )
+        return self.step(obs, (), None, key)[0]
+
+    def play(self, env: VectorEnv | None = None, episodes: int | None = None, key: Key | None = None) -> Array:
+        """Returns of greedy episodes, `[episodes]`, one in each of as many environments.
+
+        Without arguments those of its session's evaluation at `frame`, number for number (of the final one, where
+        training came to its end).
+
+        Args:
+            env: environments to play in; None: `episodes` copies of the spec's.
+            episodes: how many; None: `meta.eval_episodes`, or as many as `env` has.
+            key: what is random in it; None: the evaluation's.
+
+        Raises:
+            UserError: `env` is none that the policy can act in, or has another number of copies than `episodes`.
+        """
+        if env is None:
+            env = self.kit.copies(self.spec.meta.eval_episodes if episodes is None else episodes)
+        else:
+            self._check_env(env, episodes)
+        bare = env._replace(observation_space=None, action_space=None, render=None)  # what can be hashed
+        used = evaluation_key(self._learned["key"], self.frame) if key is None else key
+        return _play(self.agent, bare, self.state, self.kit.hp, jnp.int32(self.frame), used)
+
+    def _check_env(self, env: VectorEnv, episodes: int | None) -> None:
+        expect(VectorEnv, env, ENVIRONMENTS)
+        if episodes not in (None, env.num_envs):
+            raise UserError(f"expected episodes={env.num_envs}, one in each environment, got {episodes}.")
+        check_obs(self.kit.env.observation_space, jax.eval_shape(env.reset, jax.random.key(0))[1])
+        if str(env.action_space) != str(self.kit.env.action_space):
+            raise UserError(f"this policy acts in {self.kit.env.action_space}, got {env.action_space}.")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it to a folder, for `slmjax.load_policy`; a policy that is there is replaced.
+
+        Raises:
+            UserError: it cannot be written there.
+        """
+        keep(path, self.kit, {"kind": "policy", "label": self.label, "frame": self.frame}, self.arrays)
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """A policy that `Policy.save` wrote.
+
+    The modules that its spec names (`module:attribute`) are imported, as `load_spec` does; nothing else runs.
+
+    Raises:
+        UserError: there is none, it is damaged, or its spec no longer makes such an agent.
+    """
+    kit, about, arrays = fetch(path, "policy", "frame", "label")
+    check(kit.learned, arrays, f"the policy in {path}")
+    return Policy(about["label"], kit, arrays, about["frame"])
+
+
+def keep(path: str | os.PathLike[str], kit: Kit, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays with the spec that they belong to.
+
+    Raises:
+        UserError: they cannot be written there.
+    """
+    spec = {"name": kit.spec.name, **to_dict(kit.spec)}
+    try:
+        leaves.write(Path(path).expanduser(), about | {"spec": spec}, leaves.whole(arrays))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+    except TypeError as error:  # an argument of an environment that is no plain value
+        raise UserError(f"cannot write {path}: the spec holds what JSON cannot ({error}).") from error
+
+
+def fetch(path: str | os.PathLike[str], kind: str, *facts: str) -> tuple[Kit, dict[str, Any], dict[str, np.ndarray]]:
+    """What `keep` wrote, if it is of this kind and says these facts.
+
+    Raises:
+        UserError: there is none, it is damaged or of another kind, or the spec in it cannot work here.
+    """
+    about, arrays = leaves.read(Path(path).expanduser())
+    got = about.get("kind")
+    if got != kind:
+        raise UserError(f"{path} holds {'a ' + got if isinstance(got, str) else 'something else'}, no {kind}.")
+    for fact in ("spec", *facts):
+        if fact not in about:
+            raise UserError(f"cannot read {path}: {fact} is missing.")
+    return Kit(load_spec(about["spec"])), about, arrays
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(
+    agent: Agent, state: PyTree, obs: PyTree, carry: PyTree, ended: Array | None, hp: HP, key: Key | None
+) -> tuple[PyTree, PyTree]:
+    if ended is not None:
+        anew = lambda c, f: jnp.where(ended.reshape(ended.shape + (1,) * (c.ndim - 1)), f, c)  # noqa: E731
+        carry = jax.tree.map(anew, carry, agent.carry(ended.shape[0]))
+    used = jax.random.key(0) if key is None else key
+    return agent.act(state, obs, carry, used, hp, key is None)[:2]
+
+
+_play = jax.jit(play, static_argnums=(0, 1))
