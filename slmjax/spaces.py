@@ -32,8 +32,8 @@ class Discrete:
 class Box:
     """Arrays of one shape and dtype between two bounds; `low` and `high` broadcast to `shape`, and may be infinite.
 
-    `stored` promises that every value is exact in that narrower dtype too (`np.bool_`: zeros and ones; `np.uint8`: whole
-    numbers up to 255). Replay memories then keep it so. Nothing else sees it.
+    `stored` promises that every value is exact in that narrower dtype too (`np.bool_`: zeros and ones; `np.uint8`:
+    whole numbers up to 255). Replay memories then keep it so. Nothing else sees it.
     """
 
     low: Any

@@ -25,8 +25,8 @@ def check_env(env: Any, name: str = "environment") -> None:
     Raises:
         SpecError: the first broken rule, with what was expected and what was got: no `Env`, a missing space, a
             function that jax cannot trace, a wrong number of values, an observation that is not of the declared space,
-            a `Box.stored` that cannot hold what lies between its bounds, a reward or flag that is no scalar or of the wrong dtype, or a state whose tree, shapes or dtypes change
-            from `reset` to `step`.
+            a `Box.stored` that cannot hold what lies between its bounds, a reward or flag that is no scalar or of the
+            wrong dtype, or a state whose tree, shapes or dtypes change from `reset` to `step`.
     """
     if not isinstance(env, Env):
         raise _error(name, "it", "an slmjax.types.Env", type(env).__name__)

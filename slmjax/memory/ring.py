@@ -91,8 +91,8 @@ def add(ring: Ring, rollout: Rollout, frame: Any) -> Ring:
         flat = new.reshape(-1, *new.shape[2:]).astype(old.dtype)
         return jax.lax.dynamic_update_slice_in_dim(old, flat, head, 0)
 
-    fresh = [getattr(rollout, name) for name in Ring._fields[:-1]]
-    written = Ring(*jax.tree.map(put, list(ring[:-1]), fresh), ring.owner)
+    fresh = {name: getattr(rollout, name) for name in Ring._fields[:-1]}
+    written = ring._replace(**{name: jax.tree.map(put, getattr(ring, name), fresh[name]) for name in fresh})
     return written if isinstance(ring.owner, tuple) else lay_aside(written, rollout, frame)
 
 
