@@ -173,6 +173,29 @@ def test_a_stored_transition_takes_few_bytes(name, most, max_size):
     assert size / store.capacity > np.prod(env.observation_space.shape) * (4 if name == "CartPole-v1" else 1)
 
 
+def test_what_is_stored_narrow_is_read_as_it_was():
+    """Observations and actions of every kind, through a store: values and dtypes as the agent saw and played them."""
+    space = Dict(
+        {"grid": Box(0, 1, (2, 2), stored=np.bool_), "image": Box(0, 255, (3,), jnp.uint8), "n": Discrete(300)}
+    )
+    env = Env(lambda key: None, lambda key, state, action: None, space, MultiDiscrete((3, 256)), 4)
+    spec = Replay(max_size=16, batch_size=4)
+    store = replay.make(spec, vectorize(env, 2), 8)
+    seen = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 10))
+    seen["grid"] = jnp.round(seen["grid"])
+    at = lambda first: jax.tree.map(lambda x: x[first : first + 8].reshape(4, 2, *x.shape[1:]), seen)  # noqa: E731
+    cut, flag = jnp.zeros((4, 2), bool).at[1, 0].set(True), jnp.zeros((4, 2), bool)
+    action = jnp.arange(16, dtype=jnp.int32).reshape(4, 2, 2) * jnp.array([0, 17]) + jnp.array([2, 0])
+    ring = store.add(store.init(), Rollout(at(0), action, jnp.ones((4, 2)), flag, cut, at(2), ~flag), 0)
+    kept = {str(x.dtype) for x in jax.tree.leaves((ring.obs, ring.action))}
+    assert kept == {"bool", "uint8", "uint16"}
+    batch = store.gather(spec, ring, jnp.arange(8), GAMMA, 8)
+    for found, expected in ((batch.obs, at(0)), (batch.final_obs, at(2)), (batch.action, action)):
+        expected = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), expected)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, expected)
+
+
 CAPACITIES = [  # max_size, T x E, batch_size, rows
     (100, 1, 32, 100),
     (100, 8, 32, 96),
