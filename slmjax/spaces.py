@@ -30,12 +30,17 @@ class Discrete:
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Arrays of one shape and dtype between two bounds; `low` and `high` broadcast to `shape`, and may be infinite."""
+    """Arrays of one shape and dtype between two bounds; `low` and `high` broadcast to `shape`, and may be infinite.
+
+    `stored` promises that every value is exact in that narrower dtype too (`np.bool_`: zeros and ones; `np.uint8`:
+    whole numbers up to 255). Replay memories then keep it so. Nothing else sees it.
+    """
 
     low: Any
     high: Any
     shape: tuple[int, ...] = ()
     dtype: Any = jnp.float32
+    stored: Any = None
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -139,3 +144,22 @@ def zeros(space: Space, *leading: int) -> Any:
     if isinstance(space, Dict):
         return {name: zeros(part, *leading) for name, part in space.spaces.items()}
     return jnp.zeros((*leading, *space.shape), space.dtype)
+
+
+def narrow(space: Space) -> Any:
+    """A zero of the space in the narrowest dtype that holds each of its values exactly; a `Dict` gives a dict."""
+    if isinstance(space, Dict):
+        return {name: narrow(part) for name, part in space.spaces.items()}
+    if isinstance(space, Box):
+        return jnp.zeros(space.shape, space.dtype if space.stored is None else space.stored)
+    if isinstance(space, MultiBinary):
+        return jnp.zeros(space.shape, bool)
+    most = space.n if isinstance(space, Discrete) else max(space.nvec)
+    return jnp.zeros(space.shape, np.min_scalar_type(most - 1))
+
+
+def widen(space: Space, value: Any) -> Any:
+    """A value of the space, kept as `narrow` says, in the dtype that agents get and give."""
+    if isinstance(space, Dict):
+        return {name: widen(part, value[name]) for name, part in space.spaces.items()}
+    return value.astype(space.dtype)

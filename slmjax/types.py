@@ -17,6 +17,8 @@ from slmjax.spaces import Discrete as Discrete
 from slmjax.spaces import MultiBinary as MultiBinary
 from slmjax.spaces import MultiDiscrete as MultiDiscrete
 from slmjax.spaces import Space as Space
+from slmjax.spaces import narrow as narrow
+from slmjax.spaces import widen as widen
 from slmjax.spaces import zeros as zeros
 
 PyTree = Any

@@ -152,9 +152,17 @@ MUTANTS = (
         "bootstrap from reset obs",
         "memory/replay.py",
         "n-step returns of the ring",
-        "_at(ring.action, index), _at(ring.final_obs, last)\n",
+        "_at(ring.action, index), _at(ring.obs, after)\n",
         "_at(ring.action, index), _at(ring.obs, (last + num_envs) % ring.reward.shape[0])\n",
         ("test_memory.py::test_n_step_returns_that_cross_episodes_would_be_caught",),
+    ),
+    Mutant(
+        "bootstrap from reset obs",
+        "memory/ring.py",
+        "truncated rows whose successor was overwritten",
+        "return at, ~truncated | (ring.owner.reshape(-1)[entry] == within)",
+        "return at, jnp.ones_like(truncated)",
+        ("test_memory.py::test_truncations_in_quick_succession_do_overwrite_successors",),
     ),
     Mutant(
         "missing gamma",

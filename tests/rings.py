@@ -13,9 +13,13 @@ BYTES = Box(0, 255, (2, 3), jnp.uint8)
 FLOATS = Box(-1.0, 1.0, (2,))
 
 
-def shapes_only(num_envs: int, space=FLOATS):
-    """A vector environment for `make` functions, which read spaces and numbers of it."""
-    return vectorize(Env(lambda key: None, lambda key, state, action: None, space, Discrete(3)), num_envs)
+def shapes_only(num_envs: int, space=FLOATS, max_steps=1):
+    """A vector environment for `make` functions, which read spaces and numbers of it.
+
+    The rollouts below are truncated after any number of steps, so by default a ring has room for all of them.
+    """
+    env = Env(lambda key: None, lambda key, state, action: None, space, Discrete(3), max_steps)
+    return vectorize(env, num_envs)
 
 
 class Stream:

@@ -79,6 +79,10 @@ def test_a_registered_env_steps_inside_jit_and_scan_and_its_data_are_of_its_spac
         assert np.isfinite(seen).all()
         assert (seen >= space.low - 1e-5).all()
         assert (seen <= space.high + 1e-5).all()
+        assert (space.stored is not None) == name.endswith("-MinAtar")
+        if space.stored is not None:  # what the adapter promised
+            for exact in (obs, step.obs, step.final_obs):
+                np.testing.assert_array_equal(np.asarray(exact).astype(space.stored).astype(np.float32), exact)
     else:
         assert (seen >= 0).all()
         assert (seen < space.n).all()
@@ -390,6 +394,14 @@ BROKEN = {
     "dict names": (
         GOOD._replace(observation_space=Dict({"x": Discrete(2)})),
         "must be a dict with ['x'] (observation_space), got float32[2]",
+    ),
+    "stored range": (
+        GOOD._replace(observation_space=Box(0, 300, (2,), stored=np.uint8)),
+        "stored of observation_space must be a dtype that holds 0 to 300, got uint8 (0 to 255)",
+    ),
+    "stored kind": (
+        GOOD._replace(observation_space=Dict({"x": Box(0, 1, (2,), stored=np.float16)})),
+        "stored of observation_space['x'] must be bool or an integer dtype, got float16",
     ),
     "state tree": (steps(state=(0, 0)), "the state that step returns must be the tree of reset's"),
     "state dtype": (

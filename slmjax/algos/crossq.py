@@ -40,8 +40,8 @@ def joint_td_loss(
     """
     del targets
     both = lambda now, later: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), now, later)  # noqa: E731
-    # A ring of stacks keeps no successor of the last step of an episode, and what stands there is of the next one.
-    known = batch.discount_t > 0 if hp.memory.stack_len > 1 else 1.0
+    # A ring keeps no successor of a terminated step: what stands there is of the next episode.
+    known = batch.discount_t > 0
     obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight * known)
     action = () if isinstance(draws_t.action, tuple) else both(critics.unit(batch.action), draws_t.action)
     scores, learned = critics.learn(params, obs, action, weight)

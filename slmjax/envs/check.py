@@ -25,14 +25,15 @@ def check_env(env: Any, name: str = "environment") -> None:
     Raises:
         SpecError: the first broken rule, with what was expected and what was got: no `Env`, a missing space, a
             function that jax cannot trace, a wrong number of values, an observation that is not of the declared space,
-            a reward or flag that is no scalar or of the wrong dtype, or a state whose tree, shapes or dtypes change
-            from `reset` to `step`.
+            a `Box.stored` that cannot hold what lies between its bounds, a reward or flag that is no scalar or of the
+            wrong dtype, or a state whose tree, shapes or dtypes change from `reset` to `step`.
     """
     if not isinstance(env, Env):
         raise _error(name, "it", "an slmjax.types.Env", type(env).__name__)
     for field in ("observation_space", "action_space"):
         if not isinstance(getattr(env, field), _SPACES):
             raise _error(name, field, "one of " + ", ".join(s.__name__ for s in _SPACES), repr(getattr(env, field)))
+        _check_stored(name, field, getattr(env, field))
     if env.max_steps is not None and not (isinstance(env.max_steps, int) and env.max_steps >= 1):
         raise _error(name, "max_steps", "None or an integer of at least 1", repr(env.max_steps))
 
@@ -107,6 +108,21 @@ def _fits(space: Any, dtype: Any) -> bool:
     if np.dtype(space.dtype) == np.uint8 or dtype == jnp.uint8:
         return np.dtype(space.dtype) == np.uint8 and dtype == jnp.uint8
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
+
+
+def _check_stored(name: str, field: str, space: Space) -> None:
+    """A narrower dtype to store values in must reach from bound to bound; that they are whole is the author's word."""
+    if isinstance(space, Dict):
+        for key, part in space.spaces.items():
+            _check_stored(name, f"{field}[{key!r}]", part)
+    elif isinstance(space, Box) and space.stored is not None:
+        kind = np.dtype(space.stored)
+        if kind.kind not in "bui":
+            raise _error(name, f"stored of {field}", "bool or an integer dtype", kind.name)
+        least, most = (0, 1) if kind == np.bool_ else (np.iinfo(kind).min, np.iinfo(kind).max)
+        if (space.low < least).any() or (space.high > most).any():
+            held = f"a dtype that holds {space.low.min():g} to {space.high.max():g}"
+            raise _error(name, f"stored of {field}", held, f"{kind.name} ({least} to {most})")
 
 
 def _check_state(name: str, before: PyTree, after: PyTree) -> None:

@@ -43,6 +43,8 @@ def make(name: str, /, **kwargs: Any) -> Env:
 
     _, obs = jax.eval_shape(reset, jax.random.key(0))
     space = _space(env.observation_space(params), obs)
+    if name.endswith("-MinAtar") and isinstance(space, Box):  # objects are in a cell or not
+        space = dataclasses.replace(space, stored=np.bool_)
     if name in _WRONG_BOUNDS:
         space = Box(-np.inf, np.inf, obs.shape)
     return Env(

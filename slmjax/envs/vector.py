@@ -71,7 +71,7 @@ def observe_only(env: Env, entries: tuple[int, ...]) -> Env:
         state, obs, reward, terminated, truncated = env.step(key, state, action)
         return state, obs[some], reward, terminated, truncated
 
-    seen = Box(space.low[some], space.high[some], (len(entries),), space.dtype)
+    seen = Box(space.low[some], space.high[some], (len(entries),), space.dtype, space.stored)
     return env._replace(reset=reset, step=step, observation_space=seen)
 
 
@@ -136,7 +136,7 @@ def delivered(space: Space) -> Space:
     if isinstance(space, Dict):
         return Dict({name: delivered(part) for name, part in space.spaces.items()})
     if isinstance(space, Box) and np.dtype(space.dtype) != np.uint8:
-        return Box(space.low, space.high, space.shape, jnp.float32)
+        return Box(space.low, space.high, space.shape, jnp.float32, space.stored)
     return space
 
 

@@ -1,4 +1,4 @@
-"""Transitions with the true return of their episode, for self-imitation (Oh et al. 2018).
+"""Rings with the true return of their episode, for self-imitation (Oh et al. 2018).
 
     R_t = r_t + gamma R_{t+1} within an episode;  gamma v(s_T) stands beyond a truncation, 0 beyond a termination
 
@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.memory import replay
-from slmjax.memory.replay import Batch, Replay, Transition
+from slmjax.memory.replay import Batch, Replay
+from slmjax.memory.ring import Ring
 from slmjax.memory.view import boundary, learned_reward
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, SpecError, Store, VectorEnv
@@ -36,7 +37,7 @@ class Episodes(NamedTuple):
         factor: discount of what comes after that rollout, 0 where the episode ended in it, `[rows]`.
     """
 
-    ring: Transition
+    ring: Ring
     gain: Array
     factor: Array
 

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.memory import replay, sequences, sum_tree
-from slmjax.memory.replay import Batch, Replay, Transition
+from slmjax.memory.replay import Batch, Replay
+from slmjax.memory.ring import Ring
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, Store, VectorEnv
@@ -53,7 +54,7 @@ class Prioritized(NamedTuple):
         largest: the largest `p_i` so far.
     """
 
-    ring: Transition
+    ring: Ring
     levels: sum_tree.Levels
     largest: Array
 

@@ -1,15 +1,8 @@
-"""Uniform experience replay: a flat ring of transitions, written by one slice and read by one index.
+"""Uniform experience replay: rows of a ring (`ring.py`) drawn with equal probabilities, as n-step returns.
 
-The ring is a pytree of arrays `[capacity, ...]` and nothing else. Where to write follows from the frame, which is one
-number for the whole population, so under `vmap` a write stays a slice (a head kept in the state would turn it into a
-scatter, and a ring of `[T, E, ...]` is copied whole by XLA in every iteration).
-
-Row `i` of the ring holds frame `i` (modulo the capacity): the transitions of one step of `E` environments lie side by
-side, and the next transition of the same environment lies `E` rows further.
-
-A row holds an observation and its successor. With `stack_len` above 1 it holds the newest frame alone: each frame is
-stored once, stacks are made when rows are read (`view.stack_rows`), and the successor of a row is the stack `E` rows
-further. So the last row of a truncated episode has no successor and is not learned from, and a row waits for the next.
+A ring holds each frame once. With `stack_len` above 1 it keeps no successors aside: stacks are made when rows are read
+(`view.stack_rows`), and the successor of a row is the stack `E` rows further. So the last row of a truncated episode
+has no successor and is not learned from, and a row waits for the next.
 """
 
 from typing import Any, NamedTuple
@@ -17,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slmjax.memory.view import MemoryKeys, View, learned_reward, make_view, stack_rows
+from slmjax.memory.ring import Ring, add, example, init, successor
+from slmjax.memory.view import MemoryKeys, learned_reward, make_view, stack_rows
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv, zeros
+from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv, widen
 
 
 @hyper
@@ -37,18 +31,6 @@ class Replay(MemoryKeys):
         default=16, doc="steps of a window that a recurrent network learns from; no other reads it", low=1
     )
     burn_in: int = key(default=4, doc="steps before a window that only warm up the recurrent carry", low=0)
-
-
-class Transition(NamedTuple):
-    """One row of the ring, or a batch of them `[B, ...]`."""
-
-    obs: PyTree
-    action: PyTree
-    reward: Array
-    terminated: Array
-    truncated: Array
-    final_obs: PyTree
-    valid: Array
 
 
 class Batch(NamedTuple):
@@ -108,27 +90,6 @@ def capacity(spec: Replay, rollout_size: int, num_envs: int = 1) -> int:
     return rows
 
 
-def example(env: VectorEnv) -> Transition:
-    """One transition of an environment: shapes and dtypes, no values."""
-    obs = zeros(env.observation_space)
-    flag = jnp.zeros((), bool)
-    return Transition(obs, zeros(env.action_space), jnp.zeros(()), flag, flag, obs, flag)
-
-
-def init(example: Transition, rows: int) -> Transition:
-    """An empty ring `[rows, ...]` for transitions shaped like `example`; dtypes are kept (uint8 stays uint8)."""
-    return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), example)
-
-
-def add(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
-    """The ring with a rollout `[T, E, ...]` that began at `frame` written over its oldest rows."""
-    rows = ring.reward.shape[0]
-    fresh = Transition(*(getattr(rollout, name) for name in Transition._fields))
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fresh)
-    head = frame % rows
-    return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, head, 0), ring, flat)
-
-
 def sample_indices(spec: Replay, rng: Key, batches: int, *, rows: int, num_envs: int, frame: Any, lag: int) -> Array:
     """Rows of `batches` batches, int32 `[batches, batch_size]`, uniform with replacement.
 
@@ -180,7 +141,7 @@ def learnable(spec: Replay, valid: Array, truncated: Array) -> Array:
 
 
 def n_step(
-    spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any
+    spec: Replay, ring: Ring, index: Array, gamma: Any, *, num_envs: int, frame: Any
 ) -> tuple[Array, Array, Array]:
     """`(r_t, discount_t, last row)` of the windows that begin at `index`, which cross no episode nor the write head.
 
@@ -204,32 +165,42 @@ def n_step(
     return total, factor * (1.0 - ring.terminated[last]), last
 
 
-def gather(spec: Replay, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
-    """The transitions at rows `index [...]` as n-step returns (`n_step`); observations as they were stored."""
+def gather(spec: Replay, ring: Ring, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
+    """The transitions at rows `index [...]` as n-step returns (`n_step`), in the dtypes of the ring."""
     r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
-    obs, action, final_obs = _at(ring.obs, index), _at(ring.action, index), _at(ring.final_obs, last)
-    return Batch(obs, action, r_t, discount_t, final_obs, ring.valid[index].astype(jnp.float32))
+    after, known = successor(ring, last, frame)
+    obs, action, final_obs = _at(ring.obs, index), _at(ring.action, index), _at(ring.obs, after)
+    return Batch(obs, action, r_t, discount_t, final_obs, (ring.valid[index] & known).astype(jnp.float32))
+
+
+def gather_stacks(spec: Replay, ring: Ring, index: Array, gamma: Any, *, num_envs: int, frame: Any) -> Batch:
+    """As `gather`, of a ring that lays nothing aside; observations are the last `stack_len` frames."""
+    rows = ring.reward.shape[0]
+    r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
+    look = lambda at: stack_rows(ring, at, spec.stack_len, num_envs=num_envs, frame=frame)  # noqa: E731
+    has_successor = ring.terminated[last] | ((frame - 1 - last) % rows >= num_envs)
+    able = learnable(spec, ring.valid[index], ring.truncated[index])
+    weight = (able & has_successor).astype(jnp.float32)
+    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look((last + num_envs) % rows), weight)
 
 
 def _at(tree: PyTree, index: Array) -> PyTree:
     return jax.tree.map(lambda x: x[index], tree)
 
 
-def gather_shown(
-    spec: Replay, view: View, ring: Transition, index: Array, gamma: Any, *, num_envs: int, frame: Any
-) -> Batch:
+def gather_shown(spec: Replay, env: VectorEnv, ring: Ring, index: Array, gamma: Any, frame: Any) -> Batch:
     """The transitions at rows `index [...]` of a ring as `make` keeps it, observations as the network gets them."""
-    if spec.stack_len == 1:
-        batch = gather(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
-        one = lambda tree: view.show(jax.tree.map(lambda x: jnp.expand_dims(x, index.ndim), tree))  # noqa: E731
-        return batch._replace(obs=one(batch.obs), final_obs=one(batch.final_obs))
-    rows = ring.reward.shape[0]
-    r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
-    look = lambda at: view.show(stack_rows(ring, at, spec.stack_len, num_envs=num_envs, frame=frame))  # noqa: E731
-    has_successor = ring.terminated[last] | ((frame - 1 - last) % rows >= num_envs)
-    able = learnable(spec, ring.valid[index], ring.truncated[index])
-    weight = (able & has_successor).astype(jnp.float32)
-    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look((last + num_envs) % rows), weight)
+    space, stacked = env.observation_space, spec.stack_len > 1
+    read = gather_stacks if stacked else gather
+    batch: Batch = read(spec, ring, index, gamma, num_envs=env.num_envs, frame=frame)
+
+    def show(frames: PyTree) -> PyTree:
+        if not stacked:
+            frames = jax.tree.map(lambda x: jnp.expand_dims(x, index.ndim), frames)
+        return make_view(spec, space).show(widen(space, frames))
+
+    action = widen(env.action_space, batch.action)
+    return batch._replace(obs=show(batch.obs), action=action, final_obs=show(batch.final_obs))
 
 
 def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
@@ -243,7 +214,8 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
             "expected at least 2 with use_cer (half of a batch is the newest), got 1.", "agent.memory.batch_size"
         )
     rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
-    view, stacked = make_view(spec, env.observation_space), spec.stack_len > 1
+    stacked = spec.stack_len > 1
+    make_view(spec, env.observation_space)  # complains
     needed = lag(spec, num_envs) + spec.stack_len * num_envs
     if stacked and rows < needed:
         raise SpecError(
@@ -252,20 +224,18 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
             "agent.memory.stack_len",
         )
 
-    def start() -> Transition:
-        row = example(env)
-        return init(row._replace(final_obs=()) if stacked else row, rows)
+    def start() -> Ring:
+        return init(example(env), rows, num_envs=0 if stacked else num_envs, max_steps=env.max_steps)
 
-    def remember(ring: Transition, rollout: Rollout, frame: Any) -> Transition:
-        rollout = rollout._replace(reward=learned_reward(spec, rollout))
-        return add(ring, rollout._replace(final_obs=()) if stacked else rollout, frame)
+    def remember(ring: Ring, rollout: Rollout, frame: Any) -> Ring:
+        return add(ring, rollout._replace(reward=learned_reward(spec, rollout)), frame)
 
-    def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
+    def sample(spec: Replay, ring: Ring, rng: Key, batches: int, frame: Any) -> Array:
         del ring
         young = lag(spec, num_envs)
         return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame, lag=young)
 
-    def pick(spec: Replay, ring: Transition, index: Array, gamma: Any, frame: Any) -> Batch:
-        return gather_shown(spec, view, ring, index, gamma, num_envs=num_envs, frame=frame)
+    def pick(spec: Replay, ring: Ring, index: Array, gamma: Any, frame: Any) -> Batch:
+        return gather_shown(spec, env, ring, index, gamma, frame)
 
     return Store(start, remember, sample, pick, rows)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.memory import replay
-from slmjax.memory.replay import Batch, Replay, Transition
-from slmjax.memory.view import boundary, make_view
+from slmjax.memory.replay import Batch, Replay
+from slmjax.memory.ring import Ring
+from slmjax.memory.view import boundary
 from slmjax.types import Array, Key, PyTree, SpecError, Store, VectorEnv
 
 
@@ -79,7 +80,7 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """
     single = dataclasses.replace(spec, num_step_returns=1)
     store, num_envs = replay.make(single, env, rollout_size), env.num_envs
-    rows, view = store.capacity, make_view(spec, env.observation_space)
+    rows = store.capacity
     most = rows // num_envs - spec.stack_len + 1 - (spec.stack_len > 1) - spec.burn_in
     if spec.seq_len > most:
         raise SpecError(
@@ -88,15 +89,15 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
             "agent.memory.seq_len",
         )
 
-    def sample(spec: Replay, ring: Transition, rng: Key, batches: int, frame: Any) -> Array:
+    def sample(spec: Replay, ring: Ring, rng: Key, batches: int, frame: Any) -> Array:
         del ring
         young = lag(spec, num_envs)
         return replay.sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame, lag=young)
 
-    def gather(spec: Replay, ring: Transition, start: Array, gamma: Any, frame: Any) -> Batch:
+    def gather(spec: Replay, ring: Ring, start: Array, gamma: Any, frame: Any) -> Batch:
         steps = jnp.arange(length(spec))[:, None]
         index = (start + steps * num_envs) % rows
-        step = replay.gather_shown(single, view, ring, index, gamma, num_envs=num_envs, frame=frame)
+        step = replay.gather_shown(single, env, ring, index, gamma, frame)
         # While no window is complete the oldest rows are drawn, and their windows go beyond what was written.
         able = (step.weight > 0) & ((frame - 1 - start) % rows - steps * num_envs >= 0)
         ended = boundary(ring, index)

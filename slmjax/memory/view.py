@@ -120,7 +120,7 @@ def stack_rows(ring: Any, index: Array, length: int, *, num_envs: int, frame: An
     Zeros stand for frames before the episode's first and for those that have been overwritten.
 
     Args:
-        ring: `memory.replay.Transition` of arrays `[rows, ...]`.
+        ring: `memory.ring.Ring` of arrays `[rows, ...]`.
         index: rows.
         length: how many frames.
         num_envs: `E`, the distance between two frames of one environment.
