@@ -459,7 +459,7 @@ def test_truncation_ends_a_window_but_bootstraps_and_termination_does_not():
         whole = 1 + GAMMA + GAMMA**2
         expected = {
             "none": (whole, GAMMA**3, 3),
-            "terminated": (1 + GAMMA, 0, 2),  # any that is there
+            "terminated": (1 + GAMMA, 0, 1),  # the row's own
             "truncated": (1 + GAMMA, GAMMA**2, -2),
         }
         total, discount, final = expected[name]

@@ -33,10 +33,11 @@ SPECS = {
     "recurrent PPO": ("PPO", "MemoryChain-bsuite", {"net": RNN}),
     "DRQN": ("DQN", "MemoryChain-bsuite", {"net": RNN, "memory": WINDOWS}),
 }
+NOISY = {"DDPG": ("DDPG", "Pendulum-v1", {})}
 
 
 def make_spec(which: str):
-    name, env, changes = SPECS[which]
+    name, env, changes = (SPECS | NOISY)[which]
     agent = merge(AGENTS[name], changes)
     if "type" in agent["net"]:
         del agent["net"]["hid_layers"]  # which is an MLP's
@@ -120,6 +121,14 @@ class TestCarry:
         obs = zeros(policy.kit.env.observation_space, 3)
         with pytest.raises(slmjax.UserError, match=r"policy\.start\(num_envs\).*policy\.step\(.*policy\.play\(\)"):
             policy(obs)
+
+    def test_where_only_exploration_has_one_the_short_call_plays_greedily(self):
+        policy = trained("DDPG").policy(0)
+        obs = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+        noise = jax.tree.map(lambda c: c + 1, policy.start(3))
+        assert jax.tree.leaves(noise) and policy(obs).tolist() == policy.step(obs, noise)[0].tolist()
+        with pytest.raises(slmjax.UserError, match=r"explores by noise that goes on: carry = policy\.start"):
+            policy(obs, jax.random.key(0))
 
     @pytest.mark.parametrize("which", ["stacked DQN", "recurrent PPO"])
     def test_it_begins_anew_where_an_episode_ended_and_only_there(self, which):

@@ -140,14 +140,21 @@ def learned(which: str) -> Learned:
 
 
 def remembered(state, telling: int) -> dict[str, np.ndarray]:
-    """All that one telling left behind, but for what a memory holds of invented rows."""
+    """All that one telling left behind, but for what a memory holds of invented rows and after them."""
     state = jax.tree.map(lambda x: x[telling], state)
     named = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
     valid = next((x for name, x in named.items() if name.endswith(".valid")), np.zeros(0))
+    newest = (ROLLOUTS * STEPS * ENVS - ENVS + np.arange(ENVS)) % max(len(valid), 1)
 
     def hide(name, x):
-        covered = name.startswith(".memory") and valid.size and x.shape[: valid.ndim] == valid.shape
-        return np.where(valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim)), x, 0) if covered else x
+        if not name.startswith(".memory") or not valid.size:
+            return x
+        whole = valid
+        if ".obs" in name and len(x) > len(valid):  # behind the rows of a ring: the successors that lie aside
+            whole = np.concatenate([valid, valid[newest], np.ones(len(x) - len(valid) - ENVS, bool)])
+        if x.shape[: whole.ndim] != whole.shape:
+            return x
+        return np.where(whole.reshape(whole.shape + (1,) * (x.ndim - whole.ndim)), x, 0)
 
     return {name: hide(name, x) for name, x in named.items()}
 

@@ -40,7 +40,7 @@ def joint_td_loss(
     """
     del targets
     both = lambda now, later: jax.tree.map(lambda x, y: jnp.concatenate([x, y]), now, later)  # noqa: E731
-    # A ring keeps no successor of a terminated step: what stands there is of the next episode.
+    # A ring keeps no successor of a terminated step: its own observation stands there.
     known = batch.discount_t > 0
     obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight * known)
     action = () if isinstance(draws_t.action, tuple) else both(critics.unit(batch.action), draws_t.action)

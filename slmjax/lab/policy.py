@@ -106,6 +106,19 @@ class Kit:
             self._made[name] = jax.eval_shape(lambda: self.agent.carry(num_envs))
         return self._made[name]
 
+    @_lazily
+    def remembers(self) -> bool:
+        """Whether greedy actions are made of the carry: those of an agent that only explores by it are not."""
+        carry, hp = self.carry(self.env.num_envs), schedules.at(self.hp, jnp.int32(0))
+        obs = jax.eval_shape(self.env.reset, jax.random.key(0))[1]
+        greedy = lambda c, state, obs: self.agent.act(state, obs, c, jax.random.key(0), hp, True)[0]  # noqa: E731
+        traced = jax.make_jaxpr(greedy)(carry, self.learned["state"], obs).jaxpr
+        made = {id(v) for v in traced.invars[: len(jax.tree.leaves(carry))]}
+        for step in traced.eqns:
+            if made & {id(v) for v in step.invars}:
+                made |= {id(v) for v in step.outvars}
+        return any(id(v) in made for v in traced.outvars)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
@@ -190,17 +203,19 @@ class Policy:
         return _step(self.agent, self.state, cast(space, obs), carry, ended, self.hp, key)
 
     def __call__(self, obs: PyTree, key: Key | None = None) -> PyTree:
-        """`step` for an agent without a carry: actions `[E, ...]` alone.
+        """`step` where what was seen before plays no part: actions `[E, ...]` alone.
 
         Raises:
-            UserError: the agent has a carry; or see `step`.
+            UserError: the actions depend on a carry; or see `step`.
         """
-        if jax.tree.leaves(self.kit.carry(1)):
+        carried = self.kit.remembers if key is None else jax.tree.leaves(self.kit.carry(1))
+        if carried:
+            does = "acts by what it saw before" if self.kit.remembers else "explores by noise that goes on"
             raise UserError(
-                "this policy acts by what it saw before: carry = policy.start(num_envs), then "
+                f"this policy {does}: carry = policy.start(num_envs), then "
                 "action, carry = policy.step(obs, carry, ended); policy.play() plays whole episodes."
             )
-        return self.step(obs, (), None, key)[0]
+        return self.step(obs, self.start(check_obs(self.kit.env.observation_space, obs)), None, key)[0]
 
     def play(self, env: VectorEnv | None = None, episodes: int | None = None, key: Key | None = None) -> Array:
         """Returns of greedy episodes, `[episodes]`, one in each of as many environments.

@@ -178,10 +178,12 @@ def gather_stacks(spec: Replay, ring: Ring, index: Array, gamma: Any, *, num_env
     rows = ring.reward.shape[0]
     r_t, discount_t, last = n_step(spec, ring, index, gamma, num_envs=num_envs, frame=frame)
     look = lambda at: stack_rows(ring, at, spec.stack_len, num_envs=num_envs, frame=frame)  # noqa: E731
-    has_successor = ring.terminated[last] | ((frame - 1 - last) % rows >= num_envs)
+    terminated = ring.terminated[last]
+    after = jnp.where(terminated, last, (last + num_envs) % rows)
+    has_successor = terminated | ((frame - 1 - last) % rows >= num_envs)
     able = learnable(spec, ring.valid[index], ring.truncated[index])
     weight = (able & has_successor).astype(jnp.float32)
-    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look((last + num_envs) % rows), weight)
+    return Batch(look(index), _at(ring.action, index), r_t, discount_t, look(after), weight)
 
 
 def _at(tree: PyTree, index: Array) -> PyTree:

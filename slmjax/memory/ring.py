@@ -16,8 +16,8 @@ by one index wherever it is:
 Steps are counted in blocks of `L`, and an environment has one entry for all steps of a block: a slice again, and no
 pointer in any row. A second truncation of one environment within `L` steps takes the entry; `owner` says whose it is,
 and the row that lost it is not learned from. `L` is at most `BLOCK` and at most the environment's time limit, so a
-limit alone never costs a row. After a terminated row nothing is worth anything: what stands for its successor is the
-first observation of the next episode.
+limit alone never costs a row. After a terminated row nothing is worth anything: its own observation stands for its
+successor, for what lies further may be invented, and what is multiplied by 0 must be finite.
 """
 
 from typing import Any, NamedTuple
@@ -142,4 +142,5 @@ def successor(ring: Ring, index: Array, frame: Any) -> tuple[Array, Array]:
     truncated = ring.truncated[index]
     at = jnp.where(age < num_envs, rows + env, (index + num_envs) % rows)
     at = jnp.where(truncated, rows + num_envs + entry, at)
+    at = jnp.where(ring.terminated[index], index, at)
     return at, ~truncated | (ring.owner.reshape(-1)[entry] == within)
