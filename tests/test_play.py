@@ -126,7 +126,8 @@ class TestCarry:
         policy = trained("DDPG").policy(0)
         obs = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
         noise = jax.tree.map(lambda c: c + 1, policy.start(3))
-        assert jax.tree.leaves(noise) and policy(obs).tolist() == policy.step(obs, noise)[0].tolist()
+        assert jax.tree.leaves(noise)
+        assert policy(obs).tolist() == policy.step(obs, noise)[0].tolist()
         with pytest.raises(slmjax.UserError, match=r"explores by noise that goes on: carry = policy\.start"):
             policy(obs, jax.random.key(0))
 

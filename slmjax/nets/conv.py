@@ -110,7 +110,9 @@ def by_windows(x: Array, kernel: Array, layer: ConvLayer) -> Array:
     offsets = range(0, layer.reach, layer.dilation)
     rows, columns = (height - 1) * layer.stride + 1, (width - 1) * layer.stride + 1
     under = [x[:, i : i + rows : layer.stride, j : j + columns : layer.stride] for i in offsets for j in offsets]
-    return jnp.concatenate(under, -1) @ kernel.reshape(-1, layer.channels)
+    windows = jnp.concatenate(under, -1)  # flat, so that the gradient contracts one axis (`unroll.py`)
+    pixels = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, layer.channels)
+    return pixels.reshape(*windows.shape[:-1], layer.channels)
 
 
 def conv_layers(asked: str | Sequence[Sequence[int | str]]) -> tuple[ConvLayer, ...]:
