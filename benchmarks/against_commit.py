@@ -46,9 +46,8 @@ def cases() -> dict[str, Any]:
             node[last] = value
         return spec
 
-    many = (
-        10**8
-    )  # schedules of the settings below are given in frames, so a budget that is never reached changes nothing
+    # Schedules of the settings below are given in frames, so a budget that is never reached changes nothing.
+    many = 10**8
     return {
         "ppo4": specs.ppo(4, many),
         "ppo64": specs.ppo(64, many),

@@ -129,11 +129,13 @@ def product(x: Array, kernel: Array) -> Array:
     """`x W`, `[..., in] @ [in, width] -> [..., width]`, one column at a time where there are few.
 
     The gradient of a narrow `W` is a product with a transposed `x`, whose packing takes XLA on a CPU as long as if `W`
-    were 64 wide; of a single column it is a product with a vector.
+    were 64 wide; of a single column it is a product with a vector. Leading axes are flattened to one: a gradient that
+    contracts two of them is transposed in memory.
     """
-    if kernel.shape[-1] > NARROW:
-        return x @ kernel
-    return jnp.stack([x @ column for column in kernel.T], -1)
+    rows = x.reshape(-1, x.shape[-1])
+    wide = kernel.shape[-1] > NARROW
+    output = rows @ kernel if wide else jnp.stack([rows @ column for column in kernel.T], -1)
+    return output.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def largest_singular_value(matrix: Array) -> Array:

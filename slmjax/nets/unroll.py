@@ -3,8 +3,7 @@
     x_t, carry = net.apply(params, obs_t, carry)
     carry = fresh where ended_t
 
-exactly as a session acts (`session.py`). A network without a carry is applied to all steps at once, as one batch
-`[T x E, ...]`: a gradient that contracts two leading axes is transposed in memory by XLA on a CPU, at every step.
+exactly as a session acts (`session.py`). A network without a carry is applied to all steps at once.
 """
 
 import jax
@@ -37,7 +36,7 @@ def unroll_transitions(
     """
     outputs, reached, carry = steps(net, params, obs, carry, ended)
     if not jax.tree.leaves(carry):
-        return outputs, _at_once(net, params, final_obs, ended), carry
+        return outputs, net.apply(params, final_obs, ())[0], carry
     successors, _ = jax.vmap(net.apply, (None, 0, 0))(params, final_obs, reached)
     return outputs, successors, carry
 
@@ -47,7 +46,7 @@ def steps(
 ) -> tuple[tuple[Array, ...], PyTree, PyTree]:
     """Outputs, the carry that each step left `[T, E, ...]`, and the carry to go on with."""
     if not jax.tree.leaves(carry):
-        return _at_once(net, params, obs, ended), carry, carry
+        return net.apply(params, obs, ())[0], carry, carry
     if net.unroll is not None:
         return net.unroll(params, obs, carry, ended)
     fresh = net.carry(ended.shape[1])
@@ -59,15 +58,6 @@ def steps(
 
     carry, (outputs, reached) = jax.lax.scan(step, carry, (obs, ended))
     return outputs, reached, carry
-
-
-def _at_once(net: Net, params: PyTree, obs: PyTree, ended: Array | None) -> tuple[Array, ...]:
-    """Outputs of a network without a carry; `ended` says which axes lead, None that there is one."""
-    if ended is None:
-        return net.apply(params, obs, ())[0]
-    lead = ended.shape
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), obs)
-    return tuple(x.reshape(*lead, *x.shape[1:]) for x in net.apply(params, flat, ())[0])
 
 
 def _expand(flag: Array, like: Array) -> Array:

@@ -1,0 +1,127 @@
+"""What one small program of every algorithm costs, without a clock: a table that a change has to answer for.
+
+    python tests/costs.py [CASE ...]        writes tests/costs.json anew; look at the difference before you commit it
+
+Of the compiled program of one session: bytes that its operations read and write, and the number of copies, transposes,
+gathers and sorts of more than `LARGE` elements. They say of XLA on a CPU what a clock says on a quiet machine only.
+What XLA makes of a program hangs on its version, so the table names it.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+TABLE = Path(__file__).with_name("costs.json")
+LARGE = 200  # elements: what a minibatch has seen is 256, its activations are 2,048
+COUNTED = ("copy", "transpose", "gather", "sort")
+BAR = 0.05
+# The passes that decide on these operations are those of every program; making machine code of it is left out.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+_NET = {"hid_layers": [32, 32], "fc_hid_layers": [32], "clip_grad_val": 0.5}
+_CONV = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 1]]}
+_SMALL = {"time_horizon": 16, "minibatch_size": 64, "training_epoch": 2, "training_start_step": 64}
+_MEMORY = {"batch_size": 64, "max_size": 4096}
+_PER = {"memory": {"name": "PrioritizedReplay"}}
+_CARRY = {"net": {"type": "RecurrentNet", "hid_layers": None, "rnn_hidden_size": 32}}
+EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
+    "PPO, Box": ("PPO", {"env": "Pendulum-v1"}),
+    "PPO, ConvNet": ("PPO", {"env": "Breakout-MinAtar", "net": _CONV}),
+    "PPO, RecurrentNet": ("PPO", _CARRY),
+    "ActorCritic, Box": ("ActorCritic", {"env": "Pendulum-v1"}),
+    "DQN, ConvNet": ("DQN", {"env": "Breakout-MinAtar", "net": _CONV}),
+    "DQN, DuelingMLPNet": ("DQN", {"net": {"type": "DuelingMLPNet"}}),
+    "DQN, RecurrentNet": ("DQN", _CARRY | {"memory": {"seq_len": 8, "batch_size": 8}}),
+    "DoubleDQN, PrioritizedReplay": ("DoubleDQN", _PER),
+    "SoftActorCritic, Box": ("SoftActorCritic", {"env": "Pendulum-v1"}),
+}
+
+
+def cases() -> list[str]:
+    """Every algorithm on an environment that it can act in, and networks, memories and actions of other kinds."""
+    from slmjax import registry
+
+    return sorted([*registry.names("algorithm"), *EXTRA])
+
+
+def program_of(case: str) -> tuple[Any, tuple[Any, ...]]:
+    """The segment of one session of a case, and the shapes of its arguments."""
+    import slmjax
+    from slmjax import registry
+    from slmjax.types import Discrete
+
+    name, changes = EXTRA.get(case, (case, {}))
+    known = registry.resolve("algorithm", name)
+    env = changes.get("env", "CartPole-v1" if known.actions[0] is Discrete else "Pendulum-v1")
+    agent: dict[str, Any] = {"algorithm": {"name": name} | _of(known.hyper, _SMALL)}
+    net = {"type": "MLPNet"} | ({"batch_renorm": True} if name == "CrossQ" else {}) | changes.get("net", {})
+    agent["net"] = {k: v for k, v in (_of(registry.resolve("net", net["type"]).hyper, _NET) | net).items() if v}
+    if known.memories:
+        wanted = {"name": known.memories[0]} | changes.get("memory", {})
+        agent["memory"] = _of(registry.resolve("memory", wanted["name"]).hyper, _MEMORY) | wanted
+    spec = slmjax.load_spec(
+        {"name": "costs", "agent": agent, "env": {"name": env, "num_envs": 8, "max_frame": 100_000}}
+    )
+    program = slmjax.make_session(spec)
+    key = slmjax.session_key(0, 0, 0)
+    session = jax.eval_shape(program.init, key, spec.hp)
+    return program.segment, (session, spec.hp, jnp.int32(0), jnp.int32(0), jnp.bool_(True))
+
+
+def _of(hyper: type, keys: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in keys.items() if hasattr(hyper, name)}
+
+
+def costs(case: str) -> dict[str, int]:
+    """The row of a case."""
+    function, arguments = program_of(case)
+    compiled = jax.jit(function, compiler_options=QUICK).lower(*arguments).compile()
+    analysis: Any = compiled.cost_analysis()
+    found = dict.fromkeys(COUNTED, 0)
+    for shape, operation in re.findall(r"= \w+\[([\d,]*)\]\S* ([a-z-]+)\(", compiled.as_text() or ""):
+        if operation in found and math.prod(int(n) for n in shape.split(",") if n) > LARGE:
+            found[operation] += 1
+    return {"bytes": int(analysis["bytes accessed"])} | found
+
+
+def products(case: str) -> list[Any]:
+    """Every product of matrices of a case: `((contracted, contracted), (batch, batch))` and the shapes."""
+    function, arguments = program_of(case)
+    return [*_products(jax.make_jaxpr(function)(*arguments).jaxpr)]
+
+
+def _products(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.params["dimension_numbers"], [v.aval.shape for v in equation.invars]
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _products(inner)
+
+
+def read() -> dict[str, Any]:
+    """The table: `{"jax": version, "costs": {case: row}}`."""
+    return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Writes the table, or the rows that were asked for."""
+    wanted = sys.argv[1:] or cases()
+    table = read() if sys.argv[1:] else {"jax": jax.__version__, "costs": {}}
+    for case in wanted:
+        table["costs"][case] = costs(case)
+        print(case, table["costs"][case], flush=True)
+    lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(table["costs"].items()))
+    TABLE.write_text(f'{{\n  "jax": {json.dumps(table["jax"])},\n  "costs": {{\n{lines}\n  }}\n}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
