@@ -91,10 +91,20 @@ def costs(case: str) -> dict[str, int]:
     return {"bytes": int(analysis["bytes accessed"])} | found
 
 
-def products(case: str) -> list[Any]:
-    """Every product of matrices of a case: `((contracted, contracted), (batch, batch))` and the shapes."""
+def slow_products(case: str) -> list[str]:
+    """Weight gradients of a case that sum over two axes, which XLA on a CPU transposes in memory at every step.
+
+    Such a product leaves the last axis of both sides, of what a layer saw and of what came back. One that contracts the
+    last axis of a side is another (the gradient of what two critics saw sums over both).
+    """
     function, arguments = program_of(case)
-    return [*_products(jax.make_jaxpr(function)(*arguments).jaxpr)]
+    found = _products(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return [f"{shapes[0]} x {shapes[1]}, contracted {axes[0]}" for axes, shapes in found if _is_slow(axes[0], shapes)]
+
+
+def _is_slow(contracted: Any, shapes: list[tuple[int, ...]]) -> bool:
+    both = zip(contracted, shapes, strict=True)
+    return len(contracted[0]) > 1 and all(len(shape) - 1 not in axes for axes, shape in both)
 
 
 def _products(jaxpr: Any) -> Iterator[Any]:
@@ -110,6 +120,13 @@ def _products(jaxpr: Any) -> Iterator[Any]:
 def read() -> dict[str, Any]:
     """The table: `{"jax": version, "costs": {case: row}}`."""
     return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def beyond(row: dict[str, int], known: dict[str, int]) -> list[str]:
+    """What of a row is more than `BAR` away from the table, either way: a gain, too, is to be written down."""
+    return [
+        f"{name}: {known[name]} -> {row[name]}" for name in known if abs(row[name] - known[name]) > BAR * known[name]
+    ]
 
 
 def main() -> None:
