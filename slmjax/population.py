@@ -42,8 +42,8 @@ class Population(NamedTuple):
         lanes: `W`, lanes that a device runs at once.
         devices: devices that the sessions are spread over.
         init: `(keys, hp) -> sessions`, all in batches.
-        segment: `(sessions, hp, frame, stop, close=True) -> (sessions, rows)`: as `Program.segment`; rows `[S, rows]`
-            on the host, as many as ended; donates `sessions`.
+        segment: `(sessions, hp, frame, stop, close=True, late=0) -> (sessions, rows)`: as `Program.segment`; rows
+            `[S, rows]` on the host, as many as ended; donates `sessions`.
         evaluate: `(sessions, hp, frame) -> returns [S, episodes]` on the host.
         place: a pytree `[S, ...]` in batches on the devices.
         repeat: an `HP` of one session in batches: the same for every session, placed once.
@@ -89,17 +89,17 @@ def make_population(
 
     step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 
-    def advance(sessions: Session, hp: HP, stop: Array, frame: Array, close: Array) -> tuple[Session, dict[str, Array]]:
+    def advance(sessions: Session, hp: HP, stop: Array, frame: Array, *more: Array) -> tuple[Session, dict[str, Array]]:
         # `stop [W]` is that of each lane. Where the first of a device only fills the batch, all of them do.
         until = stop[0]
-        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, until, close), wide)(sessions, hp)
+        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, until, *more), wide)(sessions, hp)
         return sessions, _pack(rows)
 
     def play(sessions: Session, hp: HP, frame: Array) -> Array:
         return over_lanes(lambda s, h: program.evaluate(s, h, frame), wide)(sessions, hp)
 
     init = spread(over_lanes(program.init, wide), (each, each))
-    segment = spread(advance, (each, each, each, same, same), donate=True)
+    segment = spread(advance, (each, each, each, same, same, same), donate=True)
     evaluate = spread(play, (each, each, same))
 
     def stops(first: int, frame: int, stop: int) -> Array:
@@ -132,7 +132,7 @@ def make_population(
         return tuple(init(*batch) for batch in zip(keys, hp, strict=True))
 
     def run_segment(
-        sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True
+        sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True, late: int = 0
     ) -> tuple[Batches, dict[str, np.ndarray]]:
         if frame % program.iteration_frames or stop % program.iteration_frames:
             raise ValueError(f"expected multiples of {program.iteration_frames} frames, got {frame} and {stop}")
@@ -141,7 +141,7 @@ def make_population(
         ended = stop // program.row_frames - frame // program.row_frames
         ended += bool(close and stop % program.row_frames and stop >= frame)
         full, last = stops(0, frame, stop), stops(first_lanes[-1], frame, stop)
-        now = jax.device_put((np.int32(frame), np.bool_(close)), shared)
+        now = jax.device_put((np.int32(frame), np.bool_(close), np.int32(late)), shared)
         done = []
         for first, batch, batch_hp in zip(first_lanes, sessions, hp, strict=True):
             done.append(segment(batch, batch_hp, last if first == first_lanes[-1] else full, *now))
@@ -156,7 +156,7 @@ def make_population(
         return np.concatenate([np.asarray(x) for x in done])[:size]
 
     def lower(sessions: Batches, hp: Batches) -> jax.stages.Lowered:
-        now = jax.device_put((np.int32(0), np.bool_(True)), shared)
+        now = jax.device_put((np.int32(0), np.bool_(True), np.int32(0)), shared)
         return segment.lower(sessions[0], hp[0], stops(0, 0, 0), *now)
 
     return Population(size, wide, chosen, run_init, run_segment, run_evaluate, place, repeat, gather, parts, lower)

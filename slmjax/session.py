@@ -16,27 +16,13 @@ import jax.numpy as jnp
 
 from slmjax.keys import root_key
 from slmjax.policies import schedules
+from slmjax.stats import WINDOW, EpisodeStats, Tally, begin, count, newest_mean, no_episode
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
 
-WINDOW = 100  # finished episodes that `total_reward` averages, as SLM Lab does
 MAX_ROWS = 1000  # log rows that one call of `segment` can return
 EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments that bound no episode
 
 _INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
-
-
-class EpisodeStats(NamedTuple):
-    """Raw returns.
-
-    Attributes:
-        running: returns so far of the episodes under way, `[E]`.
-        returns: returns of the last finished episodes, a ring `[WINDOW]`.
-        finished: how many episodes have finished.
-    """
-
-    running: Array
-    returns: Array
-    finished: Array
 
 
 class Best(NamedTuple):
@@ -55,10 +41,12 @@ class OpenRow(NamedTuple):
     Attributes:
         sums: each metric summed over the updates of the row.
         updates: how many there were.
+        ended: the episodes that have ended in it.
     """
 
     sums: dict[str, Array]
     updates: Array
+    ended: Tally
 
 
 class Session(NamedTuple):
@@ -93,12 +81,14 @@ class Program(NamedTuple):
 
     Attributes:
         init: `(key, hp) -> Session`.
-        segment: `(session, hp, frame, stop, close=True) -> (session, rows)`: continues from `frame` to `stop`, both
-            multiples of `iteration_frames`, at most `MAX_ROWS` rows apart. A row ends at every multiple of
+        segment: `(session, hp, frame, stop, close=True, late=0) -> (session, rows)`: continues from `frame` to `stop`,
+            both multiples of `iteration_frames`, at most `MAX_ROWS` rows apart. A row ends at every multiple of
             `row_frames`, and at `stop` if `close`; else it stays open for the next segment. `rows` holds, for each
-            row that ended and in their order, `total_reward` (0 before an episode has ended), `epi`, `updates`,
-            `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`, `stop`
-            and `close` are data: no length of a segment compiles anew.
+            row that ended and in their order, `total_reward` (of the last `WINDOW` episodes), `epi` (all that have
+            ended), `episodes`, `mean_return` and `mean_length` of those that ended in the row, `final_episodes` and
+            `final_return` of those that have ended since frame `late` (means are 0 where there is no episode),
+            `updates`, `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`,
+            `stop`, `close` and `late` are data: no length of a segment compiles anew.
         evaluate: `(session, hp, frame) -> returns [episodes]` of greedy episodes from fresh environments with
             learning and exploration off; those of the best policy where the session has failed.
         iteration_frames: frames of one iteration, `T x E`.
@@ -134,35 +124,39 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         agent_key, env_key = jax.random.split(jax.random.fold_in(key, _INIT))
         state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
         env_state, obs = env.reset(env_key)
-        stats = EpisodeStats(jnp.zeros(env.num_envs), jnp.zeros(WINDOW), jnp.zeros((), jnp.int32))
         # Donation needs buffers of their own.
-        best, row = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy)), OpenRow({}, jnp.int32(0))
+        best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy))
+        row = OpenRow({}, jnp.zeros((), jnp.int32), no_episode())
         failed = jnp.full((), -1, jnp.int32)
-        session = Session(key, state, env_state, obs, agent.carry(env.num_envs), stats, best, row, failed)
+        session = Session(key, state, env_state, obs, agent.carry(env.num_envs), begin(env.num_envs), best, row, failed)
         metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
-        row = row._replace(sums={name: jnp.zeros(x.shape, jnp.float32) for name, x in metrics.items()})
+        row = row._replace(sums={n: jnp.zeros(x.shape, jnp.result_type(x, jnp.float32)) for n, x in metrics.items()})
         # A weak type would become a strong one in the first segment, and the second would be compiled anew.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))
 
-    def iterate(session: Session, hp: HP, key: Key, frame: Array, learn: bool) -> tuple[Session, dict[str, Array]]:
+    def iterate(
+        session: Session, hp: HP, key: Key, frame: Array, learn: bool, late: Array | int = 0
+    ) -> tuple[Session, dict[str, Array]]:
         now = schedules.at(hp, frame)
         collect_key, update_key = jax.random.split(jax.random.fold_in(key, frame))
         session, rollout, returns = _collect(agent, env, session, now, collect_key)
+        stats, ended = count(session.stats, session.row.ended, rollout, returns, frame >= late)
+        session = session._replace(stats=stats, row=session.row._replace(ended=ended))
         if learn:
             state, metrics = agent.update(session.agent, rollout, update_key, now)
         else:
             state, metrics = agent.observe(session.agent, rollout, update_key, now), {}
-        return session._replace(agent=state, stats=_finish(session.stats, rollout, returns)), metrics
+        return session._replace(agent=state), metrics
 
-    def advance(session: Session, hp: HP, start: Array, iterations: Array) -> Session:
+    def advance(session: Session, hp: HP, start: Array, iterations: Array, late: Array | int) -> Session:
         key = jax.random.fold_in(session.key, _TRAIN)
         warm = jnp.clip(warmup - start // size, 0, iterations)
 
         def observe(i: Array, session: Session) -> Session:
-            return iterate(session, hp, key, start + i * size, False)[0]
+            return iterate(session, hp, key, start + i * size, False, late)[0]
 
         def learn(i: Array, session: Session) -> Session:
-            session, metrics = iterate(session, hp, key, start + i * size, True)
+            session, metrics = iterate(session, hp, key, start + i * size, True, late)
             sums = jax.tree.map(jnp.add, session.row.sums, metrics)
             return session._replace(row=session.row._replace(sums=sums, updates=session.row.updates + 1))
 
@@ -170,7 +164,7 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         return jax.lax.fori_loop(warm, iterations, learn, session)
 
     def segment(
-        session: Session, hp: HP, frame: Array, stop: Array, close: Array | bool = True
+        session: Session, hp: HP, frame: Array, stop: Array, close: Array | bool = True, late: Array | int = 0
     ) -> tuple[Session, dict[str, Array]]:
         first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
         shapes = jax.eval_shape(lambda s: _close_row(s, frame)[1], session)
@@ -179,7 +173,7 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         def step(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
             start = jnp.maximum(frame, (first + i) * row_frames)
             end = jnp.minimum(stop, (first + i + 1) * row_frames)
-            session = advance(carry[0], hp, start, (end - start) // size)
+            session = advance(carry[0], hp, start, (end - start) // size, late)
             # The condition is one for the whole population, so it stays a branch; what does not change stays outside.
             closed = (end % row_frames == 0) | close
             open_ = (session.best, session.row, session.failed)
@@ -231,16 +225,6 @@ def _expand(flag: Array, like: Array) -> Array:
     return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
 
 
-def _finish(stats: EpisodeStats, rollout: Rollout, returns: Array) -> EpisodeStats:
-    """The statistics with the episodes that a rollout finished, in the order of time; the oldest fall out."""
-    ended = ((rollout.terminated | rollout.truncated) & rollout.valid).reshape(-1)
-    rank = jnp.cumsum(ended)
-    newest = ended & (rank > rank[-1] - WINDOW)
-    slot = jnp.where(newest, (stats.finished + rank - 1) % WINDOW, WINDOW)
-    kept = stats.returns.at[slot].set(returns.reshape(-1), mode="drop")
-    return stats._replace(returns=kept, finished=stats.finished + rank[-1].astype(jnp.int32))
-
-
 def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Array], dict[str, Array]]:
     """Ends a log row at `frame`: the best policy, a new row and `failed`, and what the old row says.
 
@@ -248,8 +232,7 @@ def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Arr
     and a gradient are functions of it. A row may be one iteration, so this must be cheap.
     """
     stats, best, row, policy = session.stats, session.best, session.row, session.agent.policy
-    seen = jnp.arange(WINDOW) < stats.finished
-    reward = jnp.sum(jnp.where(seen, stats.returns, 0.0)) / jnp.maximum(jnp.sum(seen), 1)
+    reward = newest_mean(stats)
     score = jnp.where(stats.finished >= WINDOW, reward, -jnp.inf)
     fine = _all_finite((policy, stats, row.sums)) & (session.failed < 0)
     better = fine & (score >= best.score)
@@ -259,6 +242,7 @@ def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Arr
     # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
     means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
     values = {"total_reward": reward, "epi": stats.finished, "updates": row.updates, "failed": failed}
+    values |= row.ended._asdict() | {"final_episodes": stats.late.episodes, "final_return": stats.late.mean_return}
     return (best, jax.tree.map(jnp.zeros_like, row), failed), values | means
 
 

@@ -34,7 +34,7 @@ def curve(seed, rows=60, **columns):
     reward[:2] = NAN
     frame = np.arange(1, rows + 1) * 1000
     columns.setdefault("loss", 2.0 - progress)
-    ma = metrics.moving_average(frame, reward, 10_000)
+    ma = statistics.moving_average(frame, reward, 10_000)
     return table(reward, frame=frame, **columns).assign(total_reward_ma=ma)
 
 
@@ -55,13 +55,13 @@ def test_moving_average_by_hand_is_over_frames_not_rows():
     frame, reward = [10, 20, 50, 60, 65], [NAN, 1.0, 3.0, 5.0, 10.0]
     # windows of 20 frames: () / (20) / (50) / (50, 60) / (50, 60, 65); frame 20 is not in (60 - 20, 60]
     expected = [NAN, 1.0, 3.0, 4.0, 6.0]
-    np.testing.assert_allclose(metrics.moving_average(frame, reward, 20), expected)
+    np.testing.assert_allclose(statistics.moving_average(frame, reward, 20), expected)
     over_rows = pd.Series(reward).rolling(2, min_periods=1).mean()  # the mutant: 20 frames as two rows of 10
     assert not np.allclose(over_rows, expected, equal_nan=True)
 
 
 def test_moving_average_excludes_the_row_exactly_one_window_ago():
-    np.testing.assert_allclose(metrics.moving_average([10, 20, 30], [1.0, 2.0, 4.0], 20), [1.0, 1.5, 3.0])
+    np.testing.assert_allclose(statistics.moving_average([10, 20, 30], [1.0, 2.0, 4.0], 20), [1.0, 1.5, 3.0])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -73,7 +73,7 @@ def test_moving_average_equals_the_loop_on_random_spacings(seed):
     reward[rng.integers(rows)] = np.inf
     window = float(rng.integers(1, 400))
     np.testing.assert_allclose(
-        metrics.moving_average(frame, reward, window), loop_average(frame, reward, window), rtol=1e-12
+        statistics.moving_average(frame, reward, window), loop_average(frame, reward, window), rtol=1e-12
     )
 
 
@@ -83,23 +83,23 @@ def test_moving_average_of_many_sessions_is_that_of_each(shared):
     reward = np.where(rng.random((3, 50)) < 0.2, NAN, rng.standard_normal((3, 50)))
     frame = np.cumsum(rng.integers(1, 40, 50 if shared else (3, 50)), axis=-1)
     rows = np.broadcast_to(frame, reward.shape)
-    together = metrics.moving_average(frame, reward, 100)
-    alone = np.stack([metrics.moving_average(f, r, 100) for f, r in zip(rows, reward, strict=True)])
+    together = statistics.moving_average(frame, reward, 100)
+    alone = np.stack([statistics.moving_average(f, r, 100) for f, r in zip(rows, reward, strict=True)])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_moving_average_of_a_constant_is_that_constant_exactly():
     reward = np.where(np.arange(500) % 3 == 0, NAN, -1197.15)
-    averaged = metrics.moving_average(np.arange(500), reward, 100)
+    averaged = statistics.moving_average(np.arange(500), reward, 100)
     assert np.nanmax(np.abs(averaged + 1197.15)) < 1e-11
 
 
 def test_moving_average_refuses_what_it_cannot_mean():
-    assert metrics.moving_average([], [], 10).shape == (0,)
+    assert statistics.moving_average([], [], 10).shape == (0,)
     with pytest.raises(ValueError, match="positive"):
-        metrics.moving_average([1, 2], [0.0, 0.0], 0)
+        statistics.moving_average([1, 2], [0.0, 0.0], 0)
     with pytest.raises(ValueError, match="decrease"):
-        metrics.moving_average([2, 1], [0.0, 0.0], 10)
+        statistics.moving_average([2, 1], [0.0, 0.0], 10)
 
 
 # ----------------------------------------------------------------------------------------------- session metrics

@@ -16,6 +16,8 @@ from slmjax.analysis.statistics import Floats, bootstrap_ci, iqm
 from slmjax.analysis.tables import Failed, align, before_failure, last_finite
 
 SCALARS = (
+    "final_return",
+    "final_eval_reward",
     "strength",
     "max_strength",
     "final_strength",
@@ -23,58 +25,29 @@ SCALARS = (
     "training_efficiency",
     "stability",
     "final_return_ma",
-    "final_eval_reward",
 )
+WIDEST = 0.25  # of a run: a moving average over more of it says more of the beginning than of the end
 NEGLIGIBLE = 1e-6  # of the largest |return| in sight: below it a strength is rounding error (returns are float32 means)
 
 
-def moving_average(frame: npt.ArrayLike, total_reward: npt.ArrayLike, window_frames: float) -> Floats:
-    """Mean of the finite `total_reward` over the rows `j <= i` with `frame[j] > frame[i] - window_frames`.
-
-    SLM Lab averages 100 rows; a window in frames is the same where rows are `log_frequency` apart
-    (`window_frames = 100 * log_frequency`) and stays so where they are not. O(rows log rows), no Python loop over rows.
-
-    Args:
-        frame: `[rows]` (shared) or `[S, rows]`, never decreasing along the rows.
-        total_reward: `[rows]` or `[S, rows]`; what is not finite is left out.
-        window_frames: width of the window in frames, positive.
-
-    Returns:
-        An array of the shape of `total_reward`; NaN where the window holds no finite value.
-
-    Raises:
-        ValueError: the window is not positive, or the frames decrease.
-    """
-    clock, reward = np.asarray(frame, np.float64), np.asarray(total_reward, np.float64)
-    if not window_frames > 0:
-        raise ValueError(f"the window must be positive, got {window_frames}")
-    if (np.diff(clock, axis=-1) < 0).any():
-        raise ValueError("frames must not decrease from row to row")
-    known = np.isfinite(reward)
-    # Prefix sums of what is left after a constant is taken out: a large offset costs no digits, a flat line stays flat.
-    offset = np.where(known, reward, 0.0).sum(-1, keepdims=True) / np.maximum(known.sum(-1, keepdims=True), 1)
-    sums = _prefix(np.where(known, reward - offset, 0.0))
-    counts = _prefix(known.astype(np.float64))
-    first = [np.searchsorted(lane, lane - window_frames, side="right") for lane in np.atleast_2d(clock)]
-    start = np.broadcast_to(np.reshape(first, clock.shape), reward.shape)
-    total = sums[..., 1:] - np.take_along_axis(sums, start, axis=-1)
-    number = counts[..., 1:] - np.take_along_axis(counts, start, axis=-1)
-    return np.where(number > 0, offset + total / np.maximum(number, 1.0), np.nan)
-
-
-def session_metrics(df: pd.DataFrame, random_baseline: float | None) -> dict[str, float | None]:
+def session_metrics(
+    df: pd.DataFrame, random_baseline: float | None, window: float | None = None
+) -> dict[str, float | None]:
     """The scalars of one session (formulas: SLM Lab's `analysis.py`; N is the number of rows with a return).
 
+    - `final_return`, the score: mean return of the episodes that ended in the last tenth of the budget; the last greedy
+      evaluation, `final_eval_reward`, stands beside it;
     - `strength = 1/N sum_i str_i`, `max_strength = max_i str_i`, `final_strength = str_N`, in units of reward;
     - `sample_efficiency = sum_i (str_i / frame_i) / sum_i (1 / frame_i)`, in units of reward, and
       `training_efficiency`, the same over `opt_step`: see `efficiency`;
     - `stability` in [0, 1]: see `stability`;
-    - `final_return_ma`, the last `total_reward_ma`: the score; `final_eval_reward`, the last greedy evaluation.
+    - `final_return_ma`, the last `total_reward_ma`: the statistic that SLM Lab publishes; see `window_fits`.
 
     Args:
         df: a session's table (`tables.session_df`).
         random_baseline: mean return of the random policy; None where it is unknown: strengths then count from 0, and
             `random_baseline` in the result is None to say so.
+        window: frames that `total_reward_ma` averages; None: few enough.
 
     Returns:
         A float or None for every name in `SCALARS`, and `random_baseline`.
@@ -89,45 +62,65 @@ def session_metrics(df: pd.DataFrame, random_baseline: float | None) -> dict[str
         "sample_efficiency": efficiency(strength, rows["frame"]),
         "training_efficiency": efficiency(strength, rows["opt_step"]),
         "stability": stability(strength, negligible(rows["total_reward"], baseline)),
-        "final_return_ma": last_finite(df, "total_reward_ma"),
+        "final_return_ma": last_finite(df, "total_reward_ma") if window_fits(df, window) else np.nan,
+        "final_return": last_finite(df, "final_return"),
         "final_eval_reward": last_finite(df, "eval_reward"),
     }
     return {name: _or_none(value) for name, value in values.items()} | {"random_baseline": baseline}
 
 
-def trial_metrics(
-    sessions: Sequence[pd.DataFrame], random_baseline: float | None, failed: Failed = ()
-) -> dict[str, Any]:
-    """The scalars of a trial: means over its sessions, how far they agree, and each session's own.
+def window_fits(df: pd.DataFrame, window: float | None) -> bool:
+    """Whether a moving average over `window` frames spans at most `WIDEST` of a run's: else it is no final score."""
+    return window is None or not len(df) or window <= WIDEST * float(df["frame"].iloc[-1])
 
-    Failed sessions are listed and never averaged in. A scalar that is None in some sessions is averaged over the
-    others; `no_episode` lists those that never finished an episode, so that nobody takes their absence for success.
+
+def trial_metrics(
+    sessions: Sequence[pd.DataFrame],
+    random_baseline: float | None,
+    failed: Failed = (),
+    window: float | None = None,
+) -> dict[str, Any]:
+    """The scalars of a trial: what its sessions came to, how far they agree, and each session's own.
+
+    `final_return` is the interquartile mean over the sessions, every other scalar the mean. Failed sessions are listed
+    and never averaged in. A scalar that is None in some sessions is averaged over the others; `no_episode` lists those
+    that never finished an episode, `no_final_episode` those that finished none in the last tenth of the budget, so
+    that nobody takes their absence for success.
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
         random_baseline: as in `session_metrics`.
         failed: indices of the failed sessions, or a mapping from them to the frame at which they failed.
+        window: frames that `total_reward_ma` averages; None: few enough.
 
     Returns:
         JSON-ready (None where undefined): `num_sessions` (failed ones included), `failed`, `no_episode`,
-        `random_baseline`, every name in `SCALARS`, `consistency`, `final_return_ma_std` (ddof 1), `_iqm`, `_ci95` (of
-        the mean) and `_iqm_ci95` (lists of two, bootstrap), and `sessions`, one mapping a session.
+        `no_final_episode`, `random_baseline`, every name in `SCALARS`; of `final_return` also `_ci95` (of the
+        interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); `consistency`; of `final_return_ma`
+        also `_std`, `_iqm`, `_ci95` (of the mean), `_iqm_ci95`, and `_absent` (why there is none, where the window is
+        the reason); and `sessions`, one mapping a session.
     """
     baseline = None if random_baseline is None else _or_none(random_baseline)
-    per_session = [_session_entry(index, df, baseline, failed) for index, df in enumerate(sessions)]
+    per_session = [_session_entry(index, df, baseline, failed, window) for index, df in enumerate(sessions)]
     sound = [entry for entry in per_session if not entry["failed"]]
-    final = _known(sound, "final_return_ma")
+    final, average = _known(sound, "final_return"), _known(sound, "final_return_ma")
     return {
         "num_sessions": len(sessions),
         "failed": [entry["session"] for entry in per_session if entry["failed"]],
-        "no_episode": [entry["session"] for entry in sound if entry["final_return_ma"] is None],
+        "no_episode": _without(sound, "final_strength"),
+        "no_final_episode": _without(sound, "final_return"),
         "random_baseline": baseline,
         **{name: _mean(_known(sound, name)) for name in SCALARS},
+        "final_return": _iqm(final),
+        "final_return_ci95": _ends(bootstrap_ci(final, iqm)),
+        "final_return_mean": _mean(final),
+        "final_return_std": _std(final),
         "consistency": _or_none(consistency([sessions[entry["session"]] for entry in sound], baseline)),
-        "final_return_ma_std": _or_none(final.std(ddof=1) if final.size > 1 else np.nan),
-        "final_return_ma_ci95": [_or_none(end) for end in bootstrap_ci(final)],
-        "final_return_ma_iqm": _or_none(iqm(final) if final.size else np.nan),
-        "final_return_ma_iqm_ci95": [_or_none(end) for end in bootstrap_ci(final, iqm)],
+        "final_return_ma_std": _std(average),
+        "final_return_ma_ci95": _ends(bootstrap_ci(average)),
+        "final_return_ma_iqm": _iqm(average),
+        "final_return_ma_iqm_ci95": _ends(bootstrap_ci(average, iqm)),
+        "final_return_ma_absent": _too_wide([sessions[entry["session"]] for entry in sound], window),
         "sessions": per_session,
     }
 
@@ -187,18 +180,15 @@ def negligible(reward: npt.ArrayLike, baseline: float | None) -> float:
     return float(NEGLIGIBLE * largest)
 
 
-def _session_entry(index: int, df: pd.DataFrame, random_baseline: float | None, failed: Failed) -> dict[str, Any]:
+def _session_entry(
+    index: int, df: pd.DataFrame, random_baseline: float | None, failed: Failed, window: float | None
+) -> dict[str, Any]:
     """What `trial_metrics` says of one session."""
     failed_frame = failed[index] if isinstance(failed, Mapping) and index in failed else None
     rows = before_failure(index, df, failed)
     frame = int(df["frame"].iloc[-1]) if len(df) else 0
     head = {"session": index, "failed": index in failed, "failed_frame": failed_frame, "frame": frame}
-    return head | session_metrics(rows, random_baseline)
-
-
-def _prefix(values: Floats) -> Floats:
-    """Sums of the first 0, 1, ..., n values along the last axis."""
-    return np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+    return head | session_metrics(rows, random_baseline, window)
 
 
 def _known(entries: Sequence[Mapping[str, Any]], name: str) -> Floats:
@@ -206,8 +196,33 @@ def _known(entries: Sequence[Mapping[str, Any]], name: str) -> Floats:
     return np.sort([entry[name] for entry in entries if entry[name] is not None]).astype(np.float64)
 
 
+def _without(entries: Sequence[Mapping[str, Any]], name: str) -> list[int]:
+    """Numbers of the sessions in which a scalar is None."""
+    return [entry["session"] for entry in entries if entry[name] is None]
+
+
+def _too_wide(sessions: Sequence[pd.DataFrame], window: float | None) -> str | None:
+    """Why there is no `final_return_ma`, where its window is the reason."""
+    last = max((int(df["frame"].iloc[-1]) for df in sessions if len(df) and not window_fits(df, window)), default=None)
+    if last is None:
+        return None
+    return f"its window of {window:.0f} frames is more than {WIDEST:.0%} of the run's {last}"
+
+
 def _mean(values: Floats) -> float | None:
     return _or_none(values.mean() if values.size else np.nan)
+
+
+def _std(values: Floats) -> float | None:
+    return _or_none(values.std(ddof=1) if values.size > 1 else np.nan)
+
+
+def _iqm(values: Floats) -> float | None:
+    return _or_none(iqm(values) if values.size else np.nan)
+
+
+def _ends(interval: tuple[float, float]) -> list[float | None]:
+    return [_or_none(end) for end in interval]
 
 
 def _or_none(value: float | np.floating[Any] | Floats) -> float | None:

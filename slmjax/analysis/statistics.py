@@ -1,4 +1,4 @@
-"""Statistics over few sessions: interquartile mean and bootstrap confidence intervals (Agarwal et al. 2021)."""
+"""Statistics: moving averages, interquartile means and bootstrap confidence intervals (Agarwal et al. 2021)."""
 
 from collections.abc import Callable
 
@@ -57,3 +57,42 @@ def bootstrap_ci(
     tail = 50.0 * (1.0 - level)
     low, high = np.percentile(statistic(samples), [tail, 100.0 - tail])
     return float(low), float(high)
+
+
+def moving_average(frame: npt.ArrayLike, total_reward: npt.ArrayLike, window_frames: float) -> Floats:
+    """Mean of the finite `total_reward` over the rows `j <= i` with `frame[j] > frame[i] - window_frames`.
+
+    SLM Lab averages 100 rows; a window in frames is the same where rows are `log_frequency` apart
+    (`window_frames = 100 * log_frequency`) and stays so where they are not. O(rows log rows), no Python loop over rows.
+
+    Args:
+        frame: `[rows]` (shared) or `[S, rows]`, never decreasing along the rows.
+        total_reward: `[rows]` or `[S, rows]`; what is not finite is left out.
+        window_frames: width of the window in frames, positive.
+
+    Returns:
+        An array of the shape of `total_reward`; NaN where the window holds no finite value.
+
+    Raises:
+        ValueError: the window is not positive, or the frames decrease.
+    """
+    clock, reward = np.asarray(frame, np.float64), np.asarray(total_reward, np.float64)
+    if not window_frames > 0:
+        raise ValueError(f"the window must be positive, got {window_frames}")
+    if (np.diff(clock, axis=-1) < 0).any():
+        raise ValueError("frames must not decrease from row to row")
+    known = np.isfinite(reward)
+    # Prefix sums of what is left after a constant is taken out: a large offset costs no digits, a flat line stays flat.
+    offset = np.where(known, reward, 0.0).sum(-1, keepdims=True) / np.maximum(known.sum(-1, keepdims=True), 1)
+    sums = _prefix(np.where(known, reward - offset, 0.0))
+    counts = _prefix(known.astype(np.float64))
+    first = [np.searchsorted(lane, lane - window_frames, side="right") for lane in np.atleast_2d(clock)]
+    start = np.broadcast_to(np.reshape(first, clock.shape), reward.shape)
+    total = sums[..., 1:] - np.take_along_axis(sums, start, axis=-1)
+    number = counts[..., 1:] - np.take_along_axis(counts, start, axis=-1)
+    return np.where(number > 0, offset + total / np.maximum(number, 1.0), np.nan)
+
+
+def _prefix(values: Floats) -> Floats:
+    """Sums of the first 0, 1, ..., n values along the last axis."""
+    return np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)

@@ -15,7 +15,15 @@ import pandas as pd
 from slmjax.analysis.statistics import Floats
 
 CLOCKS = ("frame", "wall_t", "fps", "opt_step", "epi")
-RETURNS = ("total_reward", "total_reward_ma")
+RETURNS = (
+    "episodes",
+    "mean_return",
+    "mean_length",
+    "total_reward",
+    "total_reward_ma",
+    "final_episodes",
+    "final_return",
+)
 METRICS = (
     "loss",
     "lr",
@@ -28,7 +36,7 @@ METRICS = (
     "policy_loss",
 )
 EVALS = ("eval_reward", "eval_reward_std")
-COUNTS = ("frame", "opt_step", "epi")
+COUNTS = ("frame", "opt_step", "epi", "episodes", "final_episodes")
 Failed = Collection[int] | Mapping[int, float]  # indices of failed sessions, perhaps with the frame of each failure
 REQUIRED = ("frame", "opt_step", "total_reward", "total_reward_ma")
 

@@ -87,6 +87,8 @@ class History:
 def _with_gaps(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The program's rows with NaN where there was no episode, or no update, to average."""
     updates = rows.pop("updates")
-    gap = {"total_reward": rows["epi"] == 0, "epi": False, "failed": False}
+    silent, never = rows["episodes"] == 0, rows["final_episodes"] == 0
+    gap = {"total_reward": rows["epi"] == 0, "mean_return": silent, "mean_length": silent, "final_return": never}
+    gap |= dict.fromkeys(("epi", "episodes", "final_episodes", "failed"), False)
     empty = {name: gap.get(name, updates == 0) for name in rows}
     return {name: np.where(empty[name], np.nan, x) if empty[name] is not False else x for name, x in rows.items()}

@@ -51,12 +51,12 @@ def compile_segment(trial: Trial, run: Run) -> tuple[Run, float]:
 def learn(trial: Trial, run: Run, visit: Visit) -> Run:
     """Continues a run to its budget, until `visit` says no, or until every session has failed."""
     program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
-    wish = program.iteration_frames
+    wish, late = program.iteration_frames, late_frame(trial)
     while run.frame < end:
         marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
         stop = min([_reach(program, run.frame, wish), end, *marks])
         began = time.perf_counter()
-        sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end)
+        sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end, late)
         seconds = time.perf_counter() - began
         run.history.append(program, logs, run.frame, stop, seconds, stop == end)
         if stop == end or _crossed(run.frame, stop, meta.eval_frequency, program.row_frames):
@@ -68,6 +68,12 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
         if not visit(run) or len(run.history.failed()) == run.history.size:
             break
     return run
+
+
+def late_frame(trial: Trial) -> int:
+    """Where the last tenth of the budget begins, in whole iterations: the episodes that end from there on are final."""
+    size, end = trial.program.iteration_frames, budget(trial.spec, trial.program)
+    return end - max(end // size // 10, 1) * size
 
 
 def _reach(program: Program, frame: int, wish: int) -> int:

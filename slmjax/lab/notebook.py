@@ -80,6 +80,20 @@ class Result:
         return self._sound("total_reward")
 
     @property
+    def mean_return(self) -> np.ndarray:
+        """Mean return of the episodes that ended in each log row, `[S, rows]`; NaN where none did, or it had failed."""
+        return self._sound("mean_return")
+
+    @property
+    def final_return(self) -> np.ndarray:
+        """Mean return of the episodes of each session that ended in the last tenth of the budget, `[S]`.
+
+        It does not depend on how often is logged. NaN for a session that failed or ended none there, and for all of
+        them where training was interrupted before.
+        """
+        return self._newest("final_return")
+
+    @property
     def frames(self) -> np.ndarray:
         """The frame of each log row, `[rows]`."""
         return self.history.columns["frame"][0] if self.history.rows else np.zeros(0, int)

@@ -14,7 +14,7 @@ MA_ROWS = 100  # the moving average spans this many times `log_frequency` frames
 
 def session_tables(spec: Spec, history: History) -> "list[pd.DataFrame]":
     """One table a session, with the moving average filled in."""
-    from slmjax.analysis.metrics import moving_average
+    from slmjax.analysis.statistics import moving_average
     from slmjax.analysis.tables import session_df
 
     tables = []
@@ -37,7 +37,7 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     # The table knows environments as they are registered, not as somebody's arguments changed them.
     usual = not spec.env.kwargs and spec.env.max_t is None
     baseline = random_baseline(spec.env.name) if usual else None
-    metrics = trial_metrics(tables, baseline, failed)
+    metrics = trial_metrics(tables, baseline, failed, MA_ROWS * spec.meta.log_frequency)
     stem = f"{spec.name}_t{trial}"
     for i, table in enumerate(tables):
         write_csv(table, folder / "info" / f"{stem}_s{i}_session_df.csv")

@@ -127,19 +127,24 @@ def _finish(spec: Spec, run: Run, folder: Path, facts: dict[str, Any], progress:
 
 def _reason(metrics: dict[str, Any]) -> str:
     """Why there is no return to show, where there is none."""
-    if metrics.get("final_return_ma") is not None:
+    if metrics["final_return"] is not None:
         return ""
-    return " (every session failed)" if len(metrics["failed"]) == metrics["num_sessions"] else " (no episode ended)"
+    if len(metrics["failed"]) == metrics["num_sessions"]:
+        return " (every session failed)"
+    some = len(metrics["failed"]) + len(metrics["no_episode"]) < metrics["num_sessions"]
+    return " (no episode ended in the last tenth of the budget)" if some else " (no episode ended)"
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The trial in one line."""
-    show = lambda name: "none" if metrics.get(name) is None else f"{metrics[name]:.1f}"  # noqa: E731
-    spread = metrics.get("final_return_ma_std")
+    """The trial in one line: what was earned at the end of training, with its interval, and what is played greedily."""
+    from slmjax.analysis.style import number
+
+    show = lambda name: "none" if metrics.get(name) is None else number(metrics[name])  # noqa: E731
+    low, high = metrics["final_return_ci95"]
+    interval = "" if low is None else f" [{number(low)}, {number(high)}]"
+    odd = [f"{len(metrics[k])} {text}" for k, text in (("failed", "failed"), ("no_episode", "silent")) if metrics[k]]
     return (
-        f"final_return_ma {show('final_return_ma')}"
-        + (f" ± {spread:.1f}" if spread is not None else "")
-        + _reason(metrics)
-        + f", greedy evaluation {show('final_eval_reward')}, strength {show('strength')}, "
-        f"{plural(metrics['num_sessions'], 'session')}"
+        f"final return {show('final_return')}{interval}{_reason(metrics)}, "
+        f"greedy evaluation {show('final_eval_reward')}, {plural(metrics['num_sessions'], 'session')}"
+        + (f" ({', '.join(odd)})" if odd else "")
     )
