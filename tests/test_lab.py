@@ -61,8 +61,9 @@ class TestFolder:
     def test_the_table_has_a_row_for_every_log_interval(self, finished):
         table = read_session_df(finished / "info" / "tiny_t0_s0_session_df.csv")
         assert table.frame.tolist() == list(range(256, 4097, 256))
-        assert table.columns[:7].tolist() == [
-            "frame", "wall_t", "fps", "opt_step", "epi", "total_reward", "total_reward_ma"
+        assert table.columns[:12].tolist() == [
+            "frame", "wall_t", "fps", "opt_step", "epi", "episodes", "mean_return", "mean_length", "total_reward",
+            "total_reward_ma", "final_episodes", "final_return",
         ]  # fmt: skip
         assert np.isfinite(table.eval_reward.iloc[-1])
         assert table.wall_t.is_monotonic_increasing

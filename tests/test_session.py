@@ -19,7 +19,7 @@ import slmjax
 from slmjax import session as session_module
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_trial
-from slmjax.lab.loop import compile_segment, learn, start
+from slmjax.lab.loop import compile_segment, late_frame, learn, start
 from slmjax.population import make_population, stack
 from slmjax.session import make_program, session_key
 from slmjax.stats import WINDOW
@@ -35,7 +35,7 @@ def run_to(trial, *stops: int):
     """Sessions after segments that end at the given frames."""
     sessions, frame = trial.population.init(trial.keys, trial.hp), 0
     for stop in stops:
-        sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop)
+        sessions, _ = trial.population.segment(sessions, trial.hp, frame, stop, late=late_frame(trial))
         frame = stop
     return trial.population.gather(sessions)
 
@@ -174,7 +174,8 @@ class TestProgram:
         ran = run_to(trial, 512)
         keys, hp = jax.vmap(lambda i: session_key(0, 0, i))(jnp.arange(sessions)), stack([trial.spec.hp] * sessions)
         alone = jax.vmap(trial.program.init)(keys, hp)
-        alone, _ = jax.jit(jax.vmap(trial.program.segment, (0, 0, None, None)))(alone, hp, 0, 512)
+        segment = jax.vmap(trial.program.segment, (0, 0, None, None, None, None))
+        alone, _ = jax.jit(segment)(alone, hp, 0, 512, True, late_frame(trial))
         assert jax.tree.leaves(ran)[0].shape[0] == sessions
         for name, value in host(alone).items():
             np.testing.assert_allclose(host(ran)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
