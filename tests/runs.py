@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from slmjax.lab import leaves
+
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 200  # seconds; only what hangs takes so long, on slow and busy machines too
 
@@ -66,12 +68,9 @@ def only(folder: Path, pattern: str) -> Path:
 
 def final_state(folder: Path) -> dict[str, np.ndarray]:
     """Every array of the newest checkpoint of a run, by name."""
-    import orbax.checkpoint as ocp
-
-    manager = ocp.CheckpointManager((folder / "model").absolute())
-    args = ocp.args.Composite(sessions=ocp.args.StandardRestore())
-    state = {k: np.asarray(v) for k, v in manager.restore(manager.latest_step(), args=args)["sessions"].items()}
-    return state | {"step": np.asarray(manager.latest_step())}
+    step = max(int(path.name) for path in (folder / "model").iterdir() if path.name.isdigit())
+    about, state = leaves.read(folder / "model" / str(step))
+    return state | {"step": np.asarray(about["frame"])}
 
 
 def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[str]:

@@ -47,14 +47,13 @@ OUTSIDE = {
     "yaml": {"spec"},
     "gymnax": {"envs"},
     "PIL": {"envs"},
-    "orbax": {"lab"},
     "rich": {"lab"},
     "pandas": {"lab", "analysis"},
     "matplotlib": {"analysis"},
 }
-HEAVY = ("matplotlib", "pandas", "gymnax", "gymnasium", "envpool", "orbax")
+HEAVY = ("matplotlib", "pandas", "gymnax", "gymnasium", "envpool")
 # Distribution -> its import name where they differ; None: not imported here, and why it is declared all the same.
-IMPORTED_AS = {"orbax-checkpoint": "orbax", "pillow": "PIL", "pyyaml": "yaml"}
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
 NOT_IMPORTED = {
     "six": "gymnax imports it and does not declare it",
     "gymnasium": "gymnax imports it; its host environments are planned",

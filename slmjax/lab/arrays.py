@@ -15,6 +15,11 @@ def named(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
+def described(template: PyTree) -> list[tuple[str, Any]]:
+    """Names, shapes and dtypes of the arrays that stand for a pytree; of random keys, those of their data."""
+    return [(name, _data(leaf)) for name, leaf in named(template)]
+
+
 def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
     """Holds arrays against the pytree that they are to become, of which shapes and dtypes are enough.
 
@@ -23,7 +28,7 @@ def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
     Raises:
         UserError: `what` lacks a leaf, has another, or one does not fit.
     """
-    wanted = {name: _data(leaf) for name, leaf in named(template)}
+    wanted = dict(described(template))
     if odd := sorted(wanted.keys() ^ arrays.keys()):
         raise UserError(f"{what} is of another kind of agent than its spec: {odd[0]} is not in both.")
     for name, want in wanted.items():
@@ -37,21 +42,23 @@ def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
 
 def like(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     """The pytree that arrays stand for, on no device in particular; keys of random numbers are those of `template`."""
-    made = [_leaf(leaf, arrays[name]) for name, leaf in named(template)]
+    made = [as_leaf(leaf, arrays[name]) for name, leaf in named(template)]
     return jax.tree.unflatten(jax.tree.structure(template), made)
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is keys of random numbers."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _leaf(want: Any, value: np.ndarray) -> jax.Array:
+def as_leaf(want: Any, value: np.ndarray) -> jax.Array:
+    """The leaf that an array stands for: itself, or keys of random numbers as `want` is."""
     placed = jnp.asarray(value)
-    return jax.random.wrap_key_data(placed, dtype=want.dtype) if _is_key(want) else placed
+    return jax.random.wrap_key_data(placed, dtype=want.dtype) if is_key(want) else placed
 
 
 def _data(leaf: Any) -> Any:
-    return jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
 
 
 def _kind(dtype: Any) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from slmjax import registry
 from slmjax.envs import make_env
+from slmjax.lab.memory import refuse_what_does_not_fit
 from slmjax.population import Batches, Population, make_population
 from slmjax.session import Program, make_program, session_key
 from slmjax.spec import locate
@@ -96,14 +97,16 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
 
     Raises:
         SpecError: see `make_agent`; its text says where in the file the wrong key is.
+        UserError: the sessions do not fit the memory.
     """
     try:
         program = make_session(spec)
         # Nothing is compiled yet, but every shape and every name is used: what is wrong shows here.
-        jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
+        one = jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
     population = make_population(program, spec.meta.max_session, lanes=_lanes(spec))
+    refuse_what_does_not_fit(one, population)
     # In the spec, which is kept with the run: what a session learns depends on it to the last bit.
     spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, lanes=population.lanes))
     keys = jax.vmap(lambda i: session_key(spec.meta.seed, trial, i))(jnp.arange(spec.meta.max_session))

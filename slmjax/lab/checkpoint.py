@@ -1,132 +1,183 @@
-"""Complete checkpoints through Orbax: everything a run is, committed atomically, the last two kept.
+"""Complete checkpoints: everything a run is, there whole or not at all, the last two kept.
 
-A run is stored as its leaves by name, without the copies that pad a population, so it can be continued on another
-number of devices. The best policy of each session is part of its state.
+    model/
+      FRAME/        every leaf of all sessions by name, `[S, ...]` (`lab.leaves`)
+      rows/A-B/     the log rows A to B - 1 of every column, `[S, B - A]`
+
+A run is stored without the lanes that pad a population, so it can be continued on another number of devices. The best
+policy of each session is part of its state. Leaves go to the disk one by one as the devices hold them: no second copy
+of the state is made, neither in writing nor in reading.
+
+Rows that are on the disk are not written again with each checkpoint. What is new is a chunk of its own; chunks are
+joined as in a binary counter, so there are few of them, and in all a row is written as often as the logarithm of their
+number.
 """
 
-import contextlib
 import json
-import logging
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from slmjax.lab import leaves
+from slmjax.lab.arrays import as_leaf, described, is_key, named
 from slmjax.lab.build import Trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run
+from slmjax.lab.memory import bytes_of
+from slmjax.population import Batches
 from slmjax.spec.dump import to_dict
 from slmjax.spec.errors import show
 from slmjax.spec.sections import Spec
-from slmjax.types import PyTree, UserError
+from slmjax.types import UserError
 
 # What may change between two parts of one run: nothing that a session's past depends on.
-CHANGEABLE = ("env.max_frame", "meta.eval_frequency", "meta.checkpoint_frequency")
+CHANGEABLE = ("env.max_frame", "meta.eval_frequency", "meta.checkpoint_frequency", "meta.session_graphs")
 KEEP = 2
-_NO_ROWS = "no rows yet"
+KIND = "checkpoint"
+ROWS = "rows"
+
+_OURS = re.compile(r"\d+(-\d+)?|\..+\.(part|old)")  # names that are written here
+
+Chunk = tuple[int, int]  # log rows from, up to
 
 
 class Checkpoints:
-    """The checkpoints under one folder. Orbax (1 s to import) is only loaded when the first one is made or read."""
+    """The checkpoints under one folder."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` need not exist yet."""
         self.folder = folder
         self.damaged: dict[int, str] = {}  # frame -> what was wrong with the checkpoint of that frame
-        self._manager: Any = None
+        self._sound: dict[int, list[Chunk]] = {}  # frame -> its chunks of rows, of those that this object wrote or read
 
-    def _open(self) -> Any:
-        if self._manager is None:
-            import orbax.checkpoint as ocp
-
-            logging.getLogger("absl").setLevel(logging.CRITICAL)  # what it logs it also raises
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, enable_async_checkpointing=True)
-            self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
-        return self._manager
-
-    def latest(self) -> int | None:
-        """Frame of the newest committed checkpoint, None if there is none."""
-        if not self.folder.is_dir() or not any(self.folder.iterdir()):
-            return None
-        return self._open().latest_step()
+    def frames(self) -> list[int]:
+        """Frames of the checkpoints that are there."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name) for path in found if path.name.isdigit())
 
     def save(self, trial: Trial, run: Run) -> None:
-        """Copies a run to the host and writes it in the background; a checkpoint of that frame is not written twice.
+        """Writes a run and deletes what is older than the last two; a checkpoint of that frame is not written twice.
 
         Raises:
-            OSError: an earlier one could not be written (the disk is full).
+            OSError: it could not be written (the disk is full); those before it are as they were.
         """
-        import orbax.checkpoint as ocp
-
-        manager = self._open()
-        if manager.latest_step() == run.frame:
+        if run.frame in self._sound:
             return
-        sessions = _to_host(trial.population.gather(run.sessions))
-        # Orbax writes no empty mapping, and before the first row ends there is nothing to write.
-        history = {name: np.array(values) for name, values in run.history.columns.items()} or {_NO_ROWS: np.zeros(1)}
-        about = {"frame": run.frame, "wall_t": run.history.wall_t, "spec": to_dict(trial.spec)}
-        args = ocp.args.Composite(
-            sessions=ocp.args.StandardSave(sessions),
-            history=ocp.args.StandardSave(history),
-            about=ocp.args.JsonSave(about),
-        )
-        with self._writing():
-            saved = manager.save(run.frame, args=args)
-        if not saved:
-            raise OSError(f"the checkpoint of frame {run.frame} was refused: a later one is there")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Says in one line what Orbax, which writes in the background, says of a failure in hundreds."""
+        before = self._sound[max(self._sound)] if self._sound else []
+        chunks = _joined(before, run.history.rows)
         try:
-            yield
-        except Exception as error:
-            said = str(error).splitlines()[0] if str(error) else repr(error)
-            text = f"cannot write a checkpoint to {self.folder}: ... {said[-160:]}"
-            raise OSError(text) from error
+            for chunk in chunks:
+                if chunk not in before:
+                    _write_anew(self._chunk(chunk), {"kind": ROWS}, _rows(run.history, chunk))
+            about = {"kind": KIND, "frame": run.frame, "size": run.history.size, "wall_t": run.history.wall_t}
+            about |= {"spec": to_dict(trial.spec), "rows": chunks}
+            _write_anew(self.folder / str(run.frame), about, _leaves(trial, run.sessions))
+        except OSError as error:
+            why = error.strerror or error
+            raise OSError(f"cannot write the checkpoint of frame {run.frame} to {self.folder}: {why}") from error
+        kept = sorted([*self._sound, run.frame])[-KEEP:]
+        self._sound = {frame: self._sound.get(frame, chunks) for frame in kept}
+        self._tidy()
 
     def load(self, trial: Trial) -> Run:
         """The newest run that can be read; unreadable ones are noted in `damaged` and passed over.
 
         Raises:
-            UserError: no checkpoint fits this spec.
+            UserError: no checkpoint can be read, or the newest does not fit this spec.
         """
-        for step in sorted(self._open().all_steps(), reverse=True):
+        for frame in reversed(self.frames()):
             try:
-                run = self._restore(trial, step)
-            except UserError:
-                raise
-            except Exception as error:  # whatever Orbax says of a damaged file, the one before may be whole
-                self.damaged[step] = (str(error) or repr(error)).splitlines()[0]
+                about, entries, arrays = leaves.stream(self.folder / str(frame))
+                chunks = _about(about, frame)
+            except UserError as error:
+                self.damaged[frame] = str(error)
                 continue
-            for damaged in self.damaged:
-                self._open().delete(damaged)  # Orbax keeps nothing older than its newest step
-            return run
-        raise UserError(
-            "no readable checkpoint:\n  " + "\n  ".join(f"{self.folder / str(f)}: {e}" for f, e in self.damaged.items())
-        )
+            _check_same(about["spec"], trial.spec)
+            _check_leaves(trial, entries)
+            try:
+                sessions = _place(trial, arrays)
+                history = History(trial.population.size, about["wall_t"], self._read_rows(chunks))
+            except UserError as error:
+                self.damaged[frame] = str(error)
+                continue
+            self._sound = {frame: chunks}
+            return Run(frame, sessions, history)
+        said = "\n  ".join(f"{self.folder / str(frame)}: {why}" for frame, why in self.damaged.items())
+        raise UserError(f"no readable checkpoint:\n  {said or f'{self.folder} holds none'}")
 
-    def _restore(self, trial: Trial, step: int) -> Run:
-        import orbax.checkpoint as ocp
+    def _read_rows(self, chunks: list[Chunk]) -> dict[str, np.ndarray]:
+        parts = [leaves.read(self._chunk(chunk))[1] for chunk in chunks]
+        names = parts[0] if parts else {}
+        if any(part.keys() != names.keys() for part in parts):
+            raise UserError(f"the chunks of rows in {self.folder / ROWS} hold different columns.")
+        return {name: np.concatenate([part[name] for part in parts], 1) for name in names}
 
-        names = ("sessions", "history", "about")
-        readers = (ocp.args.StandardRestore(), ocp.args.StandardRestore(), ocp.args.JsonRestore())
-        found = self._open().restore(step, args=ocp.args.Composite(**dict(zip(names, readers, strict=True))))
-        _check_same(found["about"]["spec"], trial.spec)
-        sessions = trial.population.place(_from_host(found["sessions"], trial))
-        columns = {name: np.array(values) for name, values in found["history"].items() if name != _NO_ROWS}
-        return Run(step, sessions, History(trial.population.size, found["about"]["wall_t"], columns))
+    def _chunk(self, chunk: Chunk) -> Path:
+        return self.folder / ROWS / f"{chunk[0]}-{chunk[1]}"
 
-    def close(self) -> None:
-        """Waits until everything is on disk."""
-        if self._manager is not None:
-            manager, self._manager = self._manager, None
-            with self._writing():
-                manager.wait_until_finished()
-                manager.close()
+    def _tidy(self) -> None:
+        """Deletes what no kept checkpoint needs: older ones, damaged ones, what a killed process left behind."""
+        chunks = {self._chunk(chunk) for chunks in self._sound.values() for chunk in chunks}
+        kept = {self.folder / str(frame) for frame in self._sound} | chunks
+        for path in (*self.folder.iterdir(), *(self.folder / ROWS).glob("*")):
+            if path not in kept and _OURS.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_anew(folder: Path, about: dict[str, Any], what: Iterator[leaves.Leaf]) -> None:
+    """Writes a folder; what has its name could not be read or is of no checkpoint that is kept."""
+    shutil.rmtree(folder, ignore_errors=True)
+    leaves.write(folder, about, what)
+
+
+def size_of(trial: Trial) -> int:
+    """Bytes of one checkpoint, log rows left out."""
+    return bytes_of(_template(trial))
+
+
+def _joined(chunks: list[Chunk], rows: int) -> list[Chunk]:
+    """Chunks that hold `rows` rows: those that are there, and new ones for what has come since."""
+    start = chunks[-1][1] if chunks else 0
+    kept = list(chunks)
+    if rows == start:
+        return kept
+    while kept and kept[-1][1] - kept[-1][0] <= rows - start:
+        start = kept.pop()[0]
+    return [*kept, (start, rows)]
+
+
+def _rows(history: History, chunk: Chunk) -> Iterator[leaves.Leaf]:
+    part = slice(*chunk)
+    return leaves.whole({name: np.ascontiguousarray(values[:, part]) for name, values in history.columns.items()})
+
+
+def _leaves(trial: Trial, sessions: Batches) -> Iterator[leaves.Leaf]:
+    for i, (name, want) in enumerate(described(_template(trial))):
+        yield name, want.shape, want.dtype, trial.population.parts(sessions, i)
+
+
+def _template(trial: Trial) -> Any:
+    """Shapes and dtypes of all sessions, `[S, ...]`."""
+    one = jax.eval_shape(trial.program.init, *jax.tree.map(lambda x: x[0], (trial.keys[0], trial.hp[0])))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((trial.population.size, *x.shape), x.dtype), one)
+
+
+def _about(about: dict[str, Any], frame: int) -> list[Chunk]:
+    """Holds what a checkpoint says of itself against what is needed: its chunks of rows."""
+    right = about.get("kind") == KIND and about.get("frame") == frame
+    right = right and isinstance(about.get("spec"), dict) and isinstance(about.get("wall_t"), float)
+    try:
+        chunks = [(int(first), int(end)) for first, end in about["rows"]]
+    except (KeyError, TypeError, ValueError):
+        right = False
+    if not right:
+        raise UserError(f"it does not say that it is the checkpoint of frame {frame}.")
+    return chunks
 
 
 def _check_same(before: dict[str, Any], spec: Spec) -> None:
@@ -146,38 +197,26 @@ def _dotted(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     return [pair for key, value in tree.items() for pair in _dotted(value, f"{path}.{key}" if path else key)]
 
 
-def _named(tree: PyTree) -> list[tuple[str, Any]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
-    # A true copy: the device's buffer is donated to the next segment while the file is still being written.
-    return {name: np.array(jax.random.key_data(x) if _is_key(x) else x, copy=True) for name, x in _named(tree)}
-
-
-def _from_host(leaves: dict[str, np.ndarray], trial: Trial) -> PyTree:
-    one = jax.eval_shape(trial.program.init, *jax.tree.map(lambda x: x[0], (trial.keys[0], trial.hp[0])))
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct((trial.population.size, *x.shape), x.dtype), one)
-    wanted = dict(_named(template))
-    if set(wanted) != set(leaves):
-        odd = sorted(set(wanted) ^ set(leaves))[0]
-        raise UserError(f"the checkpoint was written by another kind of agent: {odd} is not in both.")
-
-    impl = jax.random.key_impl(trial.keys[0])
-
-    def leaf(name: str) -> Any:
-        want, value = wanted[name], np.asarray(leaves[name])
-        made: Any = jax.random.wrap_key_data(jnp.asarray(value), impl=impl) if _is_key(want) else value
-        if made.shape != want.shape or made.dtype != want.dtype:
+def _check_leaves(trial: Trial, entries: list[leaves.Entry]) -> None:
+    wanted, found = dict(described(_template(trial))), {entry.name: entry for entry in entries}
+    if odd := sorted(wanted.keys() ^ found.keys()):
+        raise UserError(f"the checkpoint was written by another kind of agent: {odd[0]} is not in both.")
+    for name, want in wanted.items():
+        got = found[name]
+        if got.shape != want.shape or got.dtype != want.dtype:
             raise UserError(
-                f"the checkpoint does not fit the spec: {name} is {made.dtype}{list(made.shape)}, "
+                f"the checkpoint does not fit the spec: {name} is {got.dtype}{list(got.shape)}, "
                 f"expected {want.dtype}{list(want.shape)}."
             )
-        return made
 
-    return jax.tree.unflatten(jax.tree.structure(template), [leaf(name) for name in wanted])
+
+def _place(trial: Trial, arrays: Iterator[tuple[str, np.ndarray]]) -> Batches:
+    """Sessions on the devices from their leaves, one at a time."""
+    template = _template(trial)
+    wanted = dict(named(template))
+    placed = {}
+    for name, value in arrays:
+        want = wanted[name]
+        placed[name] = trial.population.place(as_leaf(want, value) if is_key(want) else value)
+    batches = zip(*(placed[name] for name in wanted), strict=True)
+    return tuple(jax.tree.unflatten(jax.tree.structure(template), batch) for batch in batches)

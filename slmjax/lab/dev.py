@@ -17,6 +17,7 @@ from slmjax import keys
 from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
+from slmjax.lab import manifest
 from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.notebook import result_of
@@ -42,7 +43,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
     make_trial(spec)  # what is wrong with the spec as it stands, before it is shortened
     trial = make_trial(_shorten(spec))
     folder = folders.create(trial.spec, root)
-    folders.write_manifest(trial.spec, folder, "dev", "running")
+    record = manifest.begin(folder, trial.spec, "dev")
     say(f"{spec.name}: dev, {trial.spec.env.max_frame} frames of one session, NaN checks on\n{folder}")
     run, before = _checked_run(trial, say)
     still = unchanged(before, run.sessions[0].agent)
@@ -52,7 +53,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
         say("every parameter changed")
     write_report(trial.spec, run.history, folder)
     say(_render(trial, run, folder))
-    folders.write_manifest(trial.spec, folder, "dev", "complete", frame=run.frame, unchanged=still)
+    manifest.note(folder, record, state="complete", frame=run.frame, unchanged=still)
     say(f"graphs: {folder / 'graph'}")
     return 1 if still else 0
 

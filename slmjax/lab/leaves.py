@@ -33,7 +33,7 @@ _LARGEST_ABOUT = 1 << 26  # bytes; the largest of ours have some thousand
 Leaf = tuple[str, tuple[int, ...], Any, Iterable[np.ndarray]]
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A leaf as `about.json` has it."""
 
     name: str
@@ -136,19 +136,29 @@ def _sync_folder(folder: Path) -> None:
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `write` was given: `about`, and the leaves by name.
 
-    Everything that can be held against something is, and before any array is made: names, shapes, dtypes, the sizes of
-    the files; then the digests.
-
     Raises:
         UserError: something is missing, cut short, changed, or was never such a folder.
+    """
+    about, _, arrays = stream(folder)
+    return about, dict(arrays)
+
+
+def stream(folder: Path) -> tuple[dict[str, Any], list[Entry], Iterator[tuple[str, np.ndarray]]]:
+    """As `read`, with what is said of the leaves, and the leaves one by one, each read when it is its turn.
+
+    Everything that can be held against something is, and before any array is made: names, shapes, dtypes, the sizes of
+    the files; then, leaf by leaf, the digests.
+
+    Raises:
+        UserError: as `read`; from the iterator where a digest differs.
     """
     about, entries = read_about(folder)
     starts = [_check_file(folder / entry.file, entry) for entry in entries]
     pairs = zip(entries, starts, strict=True)
-    return about, {entry.name: _read_leaf(folder / entry.file, entry, start) for entry, start in pairs}
+    return about, entries, ((e.name, _read_leaf(folder / e.file, e, start)) for e, start in pairs)
 
 
-def read_about(folder: Path) -> tuple[dict[str, Any], list[_Entry]]:
+def read_about(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     """What is in a folder, without the leaves.
 
     Raises:
@@ -175,9 +185,9 @@ def read_about(folder: Path) -> tuple[dict[str, Any], list[_Entry]]:
     return about, entries
 
 
-def _entry(path: Path, number: int, row: Any) -> _Entry:
+def _entry(path: Path, number: int, row: Any) -> Entry:
     try:
-        entry = _Entry(row["name"], row["file"], tuple(row["shape"]), np.dtype(row["dtype"]), row["sha256"])
+        entry = Entry(row["name"], row["file"], tuple(row["shape"]), np.dtype(row["dtype"]), row["sha256"])
     except (TypeError, KeyError, ValueError) as error:
         raise _broken(path, f"leaf {number} is {brief(repr(row))}") from error
     sized = all(type(n) is int and n >= 0 for n in entry.shape)
@@ -187,7 +197,7 @@ def _entry(path: Path, number: int, row: Any) -> _Entry:
     return entry
 
 
-def _check_file(path: Path, entry: _Entry) -> int:
+def _check_file(path: Path, entry: Entry) -> int:
     """Holds a file's size and header against its entry: where the data begin."""
     size = _size(path)
     try:
@@ -207,7 +217,7 @@ def _check_file(path: Path, entry: _Entry) -> int:
     return start
 
 
-def _read_leaf(path: Path, entry: _Entry, start: int) -> np.ndarray:
+def _read_leaf(path: Path, entry: Entry, start: int) -> np.ndarray:
     value = np.empty(entry.shape, entry.dtype)
     space = value.reshape(-1).view(np.uint8)
     try:

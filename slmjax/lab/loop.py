@@ -3,7 +3,8 @@
 A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How far a segment reaches
 follows the clock (about a second), so a visit costs nothing worth naming and a signal is soon heard; what a
 session learns and logs does not depend on it, because rows are kept inside the program. Evaluations and checkpoints
-that the spec asks for at certain frames happen at those frames.
+that the spec asks for at certain frames happen at those frames: evaluations at the end of that row, checkpoints at the
+end of that iteration.
 """
 
 import time
@@ -53,7 +54,8 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
     program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
     wish, late = program.iteration_frames, late_frame(trial)
     while run.frame < end:
-        marks = [_next(run.frame, f, program.row_frames) for f in (meta.eval_frequency, meta.checkpoint_frequency) if f]
+        periods = ((meta.eval_frequency, program.row_frames), (meta.checkpoint_frequency, program.iteration_frames))
+        marks = [_next(run.frame, period, grain) for period, grain in periods if period]
         stop = min([_reach(program, run.frame, wish), end, *marks])
         began = time.perf_counter()
         sessions, logs = trial.population.segment(run.sessions, trial.hp, run.frame, stop, stop == end, late)
@@ -85,10 +87,13 @@ def _reach(program: Program, frame: int, wish: int) -> int:
     return min(frame + max(wish // size, 1) * size, (frame // row + 1) * row)
 
 
-def _next(frame: int, period: int, row_frames: int) -> int:
-    """The end of the row in which the next multiple of `period` after the row of `frame` lies."""
-    mark = (frame // row_frames * row_frames // period + 1) * period
-    return -(-mark // row_frames) * row_frames
+def _next(frame: int, period: int, grain: int) -> int:
+    """The end of the row (or iteration) of `grain` frames in which the next multiple of `period` lies.
+
+    Counted from the beginning of the one that `frame` lies in.
+    """
+    mark = (frame // grain * grain // period + 1) * period
+    return -(-mark // grain) * grain
 
 
 def _crossed(before: int, now: int, period: int | None, row_frames: int) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from slmjax.lab import folder as folders
+from slmjax.lab import manifest
 from slmjax.lab.build import make_trial
 from slmjax.lab.checkpoint import CHANGEABLE
 from slmjax.lab.train import train
@@ -21,8 +22,8 @@ def resume(folder: Path, overrides: list[str], *, quiet: bool = False) -> int:
         if key not in CHANGEABLE:
             raise UserError(f"--set {override}: a resumed run can change only {', '.join(CHANGEABLE)}.")
     path = folders.find_spec(folder)
-    if folders.mode_of(folder) != "train":
-        raise UserError(f"{folder} was made in mode {folders.mode_of(folder)}, which leaves nothing to continue.")
+    if (mode := manifest.read(folder).get("mode", "train")) != "train":
+        raise UserError(f"{folder} was made in mode {mode}, which leaves nothing to continue.")
     before, spec = load_spec(path), load_spec(path, overrides=overrides)
     if spec.env.max_frame < before.env.max_frame:
         raise UserError(
