@@ -9,16 +9,19 @@
 A case is `NAME` or `NAME:SESSIONS` (8 if not given). Each run is a process of its own and learns for some seconds
 through the lab's loop, rows and visits included; compilation and evaluation are not counted. Frames per second of CPU
 time bear with whatever else the machine does; those per second of wall time say what a person waits for. A ratio is the
-median over pairs of runs, this checkout divided by REF, with the least and the largest. Returns are those of the last
-log row that both have.
+median over pairs of runs, this checkout divided by REF, with the least and the largest. Returns (`total_reward`) are
+those of the last log row that both have, means over sessions, and whether the sessions agree in every row before it.
 """
 
 import argparse
+import io
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -33,51 +36,29 @@ USUAL = ("ppo4", "ppo64", "dqn10", "sac")
 def cases() -> dict[str, Any]:
     """Specs by name: those of `specs.py`, and configs with a network or an environment of their own."""
     import specs
-    import yaml
 
-    def config(name: str, **changes: Any) -> dict[str, Any]:
-        named = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
-        spec = {"name": name, **(named if "agent" in named else next(iter(named.values())))}
-        for dotted, value in changes.items():
-            *path, last = dotted.split("__")
-            node = spec
-            for part in path:
-                node = node.setdefault(part, {})
-            node[last] = value
-        return spec
-
-    # Schedules of the settings below are given in frames, so a budget that is never reached changes nothing.
-    many = 10**8
+    # Schedules of all these settings are given in frames, so a budget that is never reached changes nothing.
+    many = specs.MANY
     return {
         "ppo4": specs.ppo(4, many),
         "ppo64": specs.ppo(64, many),
         "ppo256": specs.ppo(256, many),
         "dqn10": specs.dqn(10, many),
         "dqn10_1M": specs.dqn(10, many, 1_000_000),
-        "a2c": config("a2c_cartpole"),
-        "sarsa": config("sarsa_cartpole"),
-        "reinforce": config("reinforce_cartpole"),
-        "sil": config("sil_cartpole"),
-        "pqn": config("pqn_cartpole"),
-        "ddqn_per": config("ddqn_per_cartpole"),
-        "c51": config("c51_cartpole"),
-        "sac": config("sac_pendulum"),
-        "td3": config("td3_pendulum"),
-        "crossq": config("crossq_pendulum"),
-        "ppo_recurrent": config("ppo_memorychain"),
-        "drqn": config("dqn_memorychain"),
-        "ppo_conv": config("ppo_minatar", env__name="Breakout-MinAtar", agent__net=_conv()),
-        "dqn_minatar": config("dqn_minatar", env__name="Breakout-MinAtar", agent__memory__max_size=20_000),
-    }
-
-
-def _conv() -> dict[str, Any]:
-    return {
-        "type": "ConvNet",
-        "conv_hid_layers": [[16, 3, 1, "SAME", 1]],
-        "fc_hid_layers": [128],
-        "clip_grad_val": 0.5,
-        "optim_spec": {"lr": 5e-4},
+        "a2c": specs.config("a2c_cartpole"),
+        "sarsa": specs.config("sarsa_cartpole"),
+        "reinforce": specs.config("reinforce_cartpole"),
+        "sil": specs.config("sil_cartpole"),
+        "pqn": specs.config("pqn_cartpole"),
+        "ddqn_per": specs.config("ddqn_per_cartpole"),
+        "c51": specs.config("c51_cartpole"),
+        "sac": specs.config("sac_pendulum"),
+        "td3": specs.config("td3_pendulum"),
+        "crossq": specs.config("crossq_pendulum"),
+        "ppo_recurrent": specs.config("ppo_memorychain"),
+        "drqn": specs.config("dqn_memorychain"),
+        "conv": specs.config("ppo_minatar", env__name="Breakout-MinAtar", agent__net=specs.conv()),
+        "dqn_minatar": specs.config("dqn_minatar", env__name="Breakout-MinAtar", agent__memory__max_size=20_000),
     }
 
 
@@ -128,18 +109,24 @@ def child(tree: Path, cache: str, *arguments: Any) -> dict[str, Any]:
     environment = os.environ | {"PYTHONPATH": path, "SLMJAX_CACHE": cache}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=1800)
     if done.returncode:
-        sys.exit(f"{tree}: {done.stderr[-2000:]}")
+        if tree == ROOT:
+            sys.exit(done.stderr[-2000:])
+        # An older commit may not know the algorithm or the key: no reason not to time the other cases.
+        raise LookupError(done.stderr.strip().splitlines()[-1])
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def last_returns(pair: list[dict[str, Any]]) -> str:
-    """Mean return of each side at the last frame of which both have a row, and whether every session has the same."""
+    """Mean return of each side at the last frame of which both have a row, and from which row on sessions differ."""
     common = sorted(set(pair[0]["frames"]) & set(pair[1]["frames"]))
     if not common:
         return "no common row"
-    rows = [[lane[side["frames"].index(common[-1])] for lane in side["returns"]] for side in pair]
-    means = [statistics.mean(known) if (known := [x for x in row if x is not None]) else float("nan") for row in rows]
-    return f"{means[0]:.1f}, {means[1]:.1f} at {common[-1]:,}{' (equal)' if rows[0] == rows[1] else ''}"
+    at = [[side["frames"].index(frame) for frame in common] for side in pair]
+    rows = [[[lane[i] for lane in side["returns"]] for i in where] for side, where in zip(pair, at, strict=True)]
+    means = [statistics.mean(known) if (known := [x for x in side[-1] if x is not None]) else math.nan for side in rows]
+    differ = next((frame for frame, a, b in zip(common, *rows, strict=True) if a != b), None)
+    verdict = "equal" if differ is None else f"not equal from {differ:,} on"
+    return f"{means[0]:.1f}, {means[1]:.1f} at {common[-1]:,} ({verdict})"
 
 
 def spread(values: list[float]) -> str:
@@ -166,6 +153,10 @@ def compare(tree: Path, case: str, pairs: int, seconds: float, caches: list[str]
     )
 
 
+def _git(*words: str) -> bytes:
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout
+
+
 def main() -> None:
     """Prints the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,21 +176,26 @@ def main() -> None:
     chosen = list(cases()) if options.cases == ["all"] else options.cases or USUAL
     if unknown := [case for case in chosen if case.partition(":")[0] not in cases()]:
         arguments.error(f"unknown case {unknown[0]!r}; known: {', '.join(cases())}")
-    git = ["git", "-C", str(ROOT)]
-    sha = subprocess.run([*git, "rev-parse", "--short", f"{options.ref}^{{commit}}"], capture_output=True, text=True)
-    if sha.returncode:
-        arguments.error(f"no commit {options.ref!r} here")
-    print(f"this checkout against {sha.stdout.strip()}: {options.pairs} pairs of {options.seconds:g} s\n")
+    try:
+        sha = _git("rev-parse", "--short", f"{options.ref}^{{commit}}").decode().strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", b"").decode().strip() or error
+        arguments.error(f"cannot find the commit {options.ref!r} in {ROOT}: {why}")
+    print(f"this checkout against {sha}: {options.pairs} pairs of {options.seconds:g} s\n")
     print("| case | sessions | frames / CPU s | ratio | frames / s | ratio | mean return, both |")
     print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
-        archive = subprocess.run([*git, "archive", sha.stdout.strip()], capture_output=True, check=True)
-        subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+        with tarfile.open(fileobj=io.BytesIO(_git("archive", sha))) as archive:
+            archive.extractall(tree, filter="data")
         caches = [str(Path(folder) / side) for side in ("ours", "theirs")]
         for case in chosen:
-            print(compare(tree, case, options.pairs, options.seconds, caches), flush=True)
+            try:
+                line = compare(tree, case, options.pairs, options.seconds, caches)
+            except LookupError as error:
+                line = f"| {case} | does not run there: {error} |||||"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""The settings that the benchmarks time: those of rejax's CartPole examples, in slmjax's keys."""
+"""The settings that the benchmarks time: those of rejax's CartPole examples, in slmjax's keys, and configs/."""
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
-import slmjax
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+MANY = 10**8  # frames: a budget that no timed run reaches
 
 
 def ppo(num_envs: int, frames: int, env: str = "CartPole-v1") -> dict[str, Any]:
@@ -58,6 +61,46 @@ def dqn(num_envs: int, frames: int, slots: int = 10_000, env: str = "CartPole-v1
     }
 
 
+def conv() -> dict[str, Any]:
+    """A small convolutional network for MinAtar's images."""
+    return {
+        "type": "ConvNet",
+        "conv_hid_layers": [[16, 3, 1, "SAME", 1]],
+        "fc_hid_layers": [128],
+        "clip_grad_val": 0.5,
+        "optim_spec": {"lr": 5e-4},
+    }
+
+
+def config(name: str, **changes: Any) -> dict[str, Any]:
+    """`configs/NAME.yaml` with a budget that is never reached; `env__name="X"` changes `env.name`."""
+    import yaml
+
+    named = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    spec = {"name": name, **_numbers(named if "agent" in named else next(iter(named.values())))}
+    for dotted, value in {"env__max_frame": MANY, **changes}.items():
+        *path, last = dotted.split("__")
+        node = spec
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return spec
+
+
+def _numbers(node: Any) -> Any:
+    """A tree in which `1e-3`, which YAML calls a text, is a number: not every commit's `load_spec` sees to that."""
+    if isinstance(node, dict):
+        return {key: _numbers(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_numbers(value) for value in node]
+    if isinstance(node, str):
+        with contextlib.suppress(ValueError):
+            return float(node)
+    return node
+
+
 def resolve(spec: dict[str, Any], **meta: Any) -> Any:
     """The spec, resolved, with keys of `meta`."""
+    import slmjax
+
     return slmjax.load_spec({**spec, "meta": meta})
