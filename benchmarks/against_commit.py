@@ -102,11 +102,11 @@ def measure(name: str, sessions: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def child(tree: Path, cache: str, *arguments: Any) -> dict[str, Any]:
+def child(tree: Path, *arguments: Any) -> dict[str, Any]:
     """`measure` with the package of a tree, in a process of its own."""
-    path = os.pathsep.join([str(tree), str(HERE.parent)])
+    path = os.pathsep.join([str(tree), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, str(HERE), "--child", json.dumps(arguments)]
-    environment = os.environ | {"PYTHONPATH": path, "SLMJAX_CACHE": cache}
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=1800)
     if done.returncode:
         if tree == ROOT:
@@ -134,15 +134,14 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} - {max(values):.2f})"
 
 
-def compare(tree: Path, case: str, pairs: int, seconds: float, caches: list[str]) -> str:
+def compare(tree: Path, case: str, pairs: int, seconds: float) -> str:
     """A line of the table."""
     name, _, sessions = case.partition(":")
     arguments = (name, int(sessions or SESSIONS), seconds)
     runs = []
     for i in range(pairs):
-        sides = [(ROOT, caches[0]), (tree, caches[1])]
         order = (0, 1) if i % 2 == 0 else (1, 0)
-        found = {k: child(*sides[k], *arguments) for k in order}
+        found = {k: child((ROOT, tree)[k], *arguments) for k in order}
         runs.append([found[0], found[1]])
     ratios = {key: [ours[key] / theirs[key] for ours, theirs in runs] for key in ("cpu", "wall")}
     pace = [statistics.median(pair[k]["cpu"] for pair in runs) / 1e3 for k in (0, 1)]
@@ -189,10 +188,9 @@ def main() -> None:
         tree.mkdir()
         with tarfile.open(fileobj=io.BytesIO(_git("archive", sha))) as archive:
             archive.extractall(tree, filter="data")
-        caches = [str(Path(folder) / side) for side in ("ours", "theirs")]
         for case in chosen:
             try:
-                line = compare(tree, case, options.pairs, options.seconds, caches)
+                line = compare(tree, case, options.pairs, options.seconds)
             except LookupError as error:
                 line = f"| {case} | does not run there: {error} |||||"
             print(line, flush=True)

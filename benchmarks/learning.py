@@ -3,6 +3,7 @@
 python benchmarks/learning.py                       # every entry below, one after the other; hours on two cores
 python benchmarks/learning.py ppo_cartpole a2c_cartpole
 python benchmarks/learning.py --tables              # write the tables of the docs again, from docs/results.json
+python benchmarks/learning.py ppo_cartpole --set env.max_frame=2000 --results FILE        # a short one, kept elsewhere
 
 Each entry is `python -m slmjax.run configs/NAME.yaml` with the changes named there. What it reached is kept in
 docs/results.json, and from there goes into docs/benchmarks.md and the pages of the algorithms.
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +47,7 @@ class Entry(NamedTuple):
     curve: bool = False
 
 
+FIGURES = ("final_return_ma", "std", "greedy")  # of a result; None where the run is too short to have them
 LONG, BREAKOUT = ("env.kwargs.memory_length=20",), ("env=Breakout-MinAtar",)
 FEEDFORWARD = ("agent.net={type: MLPNet, hid_layers: [64, 64], clip_grad_val: 0.5}",)
 ENTRIES = {
@@ -102,9 +105,9 @@ def command(entry: Entry) -> str:
     return f"python -m slmjax.run configs/{entry.config}.yaml{sets}"
 
 
-def run(entry: Entry) -> dict[str, Any]:
-    """Runs an entry in a folder of its own and reads what it wrote."""
-    sets = [word for change in entry.sets for word in ("--set", change)]
+def run(entry: Entry, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Runs an entry, with `more` changes, in a folder of its own and reads what it wrote."""
+    sets = [word for change in (*entry.sets, *more) for word in ("--set", change)]
     config = ROOT / "configs" / f"{entry.config}.yaml"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "slmjax.run", str(config), *sets], cwd=folder, check=True)
@@ -112,12 +115,13 @@ def run(entry: Entry) -> dict[str, Any]:
         (metrics,) = (json.loads(p.read_text()) for p in data.glob("info/*_trial_metrics.json"))
         manifest = json.loads((data / "manifest.json").read_text())
         tables = [pd.read_csv(path) for path in sorted(data.glob("info/*_session_df.csv"))]
-    finals = [s["final_eval_reward"] for s in metrics["sessions"] if not s["failed"]]
+    finals = [s["final_eval_reward"] for s in metrics["sessions"] if s["final_eval_reward"] is not None]
     curve = {"curve": returns(tables)} if entry.curve else {}
     return curve | {
         "frames": manifest["frame"],
         "sessions": metrics["num_sessions"],
         "failed": len(metrics["failed"]),
+        "final_return": metrics["final_return"],
         "final_return_ma": metrics["final_return_ma"],
         "std": metrics["final_return_ma_std"],
         "greedy": metrics["final_eval_reward"],
@@ -163,7 +167,11 @@ def digest(entry: Entry) -> str:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """What git says; nothing where there is none."""
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, check=False, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def verdict(entry: Entry, result: dict[str, Any]) -> str:
@@ -174,6 +182,8 @@ def verdict(entry: Entry, result: dict[str, Any]) -> str:
         return f"{reached} of {result['sessions']} at {least:g} ({needed}): {'yes' if reached >= needed else 'NO'}"
     if entry.bar is None:
         return ""
+    if result["final_return_ma"] is None:
+        return f"{entry.bar:g}: the run is too short to say"
     return f"{entry.bar:g}: {'yes' if result['final_return_ma'] >= entry.bar else 'NO'}"
 
 
@@ -186,8 +196,10 @@ def table(names: list[str], results: dict[str, Any]) -> str:
         return "Not measured yet."
     for name in measured:
         entry, r = ENTRIES[name], results[name]
-        digits = 2 if abs(r["final_return_ma"]) < 10 else 1
-        figure = f"{r['final_return_ma']:.{digits}f} ± {r['std']:.{digits}f} | {r['greedy']:.{digits}f}"
+        known = [abs(r[key]) for key in ("final_return_ma", "greedy") if r[key] is not None]
+        digits = 2 if known and known[0] < 10 else 1
+        average, std, greedy = ("none" if (x := r[key]) is None else f"{x:.{digits}f}" for key in FIGURES)
+        figure = f"{average} ± {std} | {greedy}" if r["std"] is not None else f"{average} | {greedy}"
         published = "" if entry.published is None else f"{entry.published:g}"
         words = command(entry).removeprefix("python -m slmjax.run ")
         words = f"`{words}`" if r.get("digest") in (None, digest(entry)) else f"`{words}`, as it was before"
@@ -220,20 +232,23 @@ def filled(text: str, results: dict[str, Any]) -> str:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("entries", nargs="*", help=f"default: all of {', '.join(ENTRIES)}")
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help=f"default: all of {', '.join(ENTRIES)}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of every entry")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are kept (default: the docs')")
     parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
     args = parser.parse_args()
     unknown = [name for name in args.entries if name not in ENTRIES]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}. Known: {', '.join(ENTRIES)}")
+    if args.set and args.results == RESULTS:
+        parser.error("--set needs --results: the docs' figures are those of the entries as they are")
     for name in [] if args.tables else args.entries or list(ENTRIES):
-        result = run(ENTRIES[name])
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(results | {name: result}, indent=1) + "\n")
-        print(
-            f"{name}: {result['final_return_ma']:.2f}, greedy {result['greedy']:.2f}  {verdict(ENTRIES[name], result)}"
-        )
-    write_tables()
+        result = run(ENTRIES[name], args.set)
+        results = json.loads(args.results.read_text()) if args.results.exists() else {}
+        args.results.write_text(json.dumps(results | {name: result}, indent=1) + "\n")
+        print(f"{name}: {table([name], {name: result}).splitlines()[-1]}")
+    if args.results == RESULTS:
+        write_tables()
 
 
 if __name__ == "__main__":

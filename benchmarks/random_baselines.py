@@ -1,6 +1,10 @@
-"""Measures the random policy in every registered environment and writes slmjax/analysis/random_baselines.json.
+"""Measures the random policy in every registered environment. By hand:
 
-Run by hand, from the root of a checkout: python benchmarks/random_baselines.py [ENV ...]
+    python benchmarks/random_baselines.py                           writes slmjax/analysis/random_baselines.json
+    python benchmarks/random_baselines.py CartPole-v1 Acrobot-v1    these two alone
+    python benchmarks/random_baselines.py CartPole-v1 --table FILE  into another table
+
+Returns are those of whole episodes of uniform actions; a strength is measured against their mean.
 """
 
 import argparse
@@ -29,7 +33,7 @@ def measure(env: str, episodes: int) -> dict[str, float | int]:
     )
     program = slmjax.make_session(spec)
     session = jax.jit(program.init)(slmjax.session_key(0, 0, 0), spec.hp)
-    returns = np.asarray(jax.jit(program.evaluate, static_argnums=3)(session, spec.hp, 0, False), np.float64)
+    returns = np.asarray(jax.jit(program.evaluate)(session, spec.hp, 0), np.float64)
     return {
         "mean": round(float(returns.mean()), 4),
         "std": round(float(returns.std(ddof=1)), 4),
@@ -39,16 +43,17 @@ def measure(env: str, episodes: int) -> dict[str, float | int]:
 
 def main() -> None:
     """Measures, and rewrites the table with what is new."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("envs", nargs="*", help="default: every registered environment")
-    arguments.add_argument("--episodes", type=int, default=1000)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("envs", nargs="*", metavar="ENV", help="default: every registered environment")
+    arguments.add_argument("--episodes", type=int, default=1000, help="of each (default: 1000)")
+    arguments.add_argument("--table", type=Path, default=TABLE, help=f"default: {TABLE.name} of the package")
     options = arguments.parse_args()
     devices.cache_programs()
-    table = json.loads(TABLE.read_text())
+    table = json.loads(options.table.read_text()) if options.table.exists() else {}
     for env in options.envs or registry.names("env"):
         table[env] = measure(env, options.episodes)
         print(env, table[env], flush=True)
-        TABLE.write_text(json.dumps(dict(sorted(table.items())), indent=2) + "\n")
+        options.table.write_text(json.dumps(dict(sorted(table.items())), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ def dqn(num_envs: int, frames: int, slots: int = 10_000, env: str = "CartPole-v1
     }
 
 
+def random(num_envs: int, frames: int, env: str = "CartPole-v1") -> dict[str, Any]:
+    """The random policy: a program that compiles in a second."""
+    agent = {"algorithm": {"name": "Random"}}
+    return {"name": "random", "agent": agent, "env": {"name": env, "num_envs": num_envs, "max_frame": frames}}
+
+
 def conv() -> dict[str, Any]:
     """A small convolutional network for MinAtar's images."""
     return {

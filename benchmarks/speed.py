@@ -1,24 +1,61 @@
-"""How fast slmjax is here, as a table. Run by hand: python benchmarks/speed.py [SECTION ...]
+"""How fast slmjax is here, as tables:
 
-Every figure is a median with its spread (least to largest). Sections: throughput, driver, replay, memory, start.
-Each measurement runs in a process of its own, so that caches, devices and memory are its own as well.
+    python benchmarks/speed.py                  all of them, 15 minutes on two cores
+    python benchmarks/speed.py driver replay    two of throughput, driver, replay, memory, start
+    python benchmarks/speed.py --quick          as little as shows that it works; the figures mean nothing
+
+Every figure is a median with its spread (least to largest). Each measurement runs in a process of its own, so that
+caches, devices and memory are its own as well.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+import measurements
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
-REPEAT = 5
+
+
+class Size(NamedTuple):
+    """How much is measured; frames are those of each session."""
+
+    programs: tuple[tuple[str, str, int], ...] = (  # name, label, frames of a session that is alone
+        ("ppo", "PPO, 4 envs", 100_000),
+        ("ppo64", "PPO, 64 envs", 400_000),
+        ("dqn", "DQN, 10 envs, 10k slots", 50_000),
+    )
+    widths: tuple[int, ...] = (1, 8, 64)
+    repeat: int = 5
+    loops: tuple[tuple[str, int], ...] = (("ppo", 1), ("ppo", 8), ("dqn", 8))
+    frames: int = 1_000_000  # of a run through the lab's loop, and of the long runs of `memory`
+    slots: tuple[int, int] = (10_000, 1_000_000)
+    stretch: int = 20_000  # frames of which the mean iteration is taken
+    configs: tuple[str, ...] = ("dqn_cartpole", "ppo_cartpole")
+    crowd: int = 8  # sessions of `memory`
+    apart: bool = True  # each measurement in a process of its own
+
+
+QUICK = Size(
+    programs=(("random", "Random, 4 envs", 2000),),
+    widths=(1,),
+    repeat=1,
+    loops=(("random", 1),),
+    frames=2000,
+    slots=(10_000, 4000),
+    stretch=500,
+    configs=("reinforce_cartpole",),
+    crowd=1,
+    apart=False,
+)
 
 
 def spread(values: list[float], digits: int = 0) -> str:
@@ -27,174 +64,44 @@ def spread(values: list[float], digits: int = 0) -> str:
     return f"{show(statistics.median(values))} ({show(min(values))} - {show(max(values))})"
 
 
-# ------------------------------------------------------------------------------------- measurements, in a child
-
-
-def measure_throughput(algorithm: str, sessions: int, frames: int) -> dict:
-    """Compile seconds and frames/s of the bare program, over all sessions."""
-    trial, run = _trial(algorithm, sessions, frames)
-    from slmjax.lab.loop import compile_segment
-
-    run, compile_seconds = compile_segment(trial, run)
-    pace = []
-    for _ in range(REPEAT + 1):
-        seconds, run = _advance(trial, run, frames)
-        pace.append(sessions * frames / seconds)
-    return {"compile": compile_seconds, "pace": pace[1:], "devices": len(trial.population.devices)}
-
-
-def measure_driver(algorithm: str, sessions: int, frames: int) -> dict:
-    """Seconds of the lab's loop (rows of 500 frames, progress, checkpoints) and of the bare program, alternately.
-
-    Checkpoints are those of a run with default settings: one a minute and one at the end. Importing Orbax, a second
-    whatever the length of the run, is start-up and not counted.
-    """
-    import jax
-    import orbax.checkpoint  # noqa: F401
-
-    from slmjax.lab.checkpoint import Checkpoints
-    from slmjax.lab.loop import compile_segment, learn, start
-    from slmjax.lab.progress import Progress
-    from slmjax.lab.stop import StopRequest
-    from slmjax.lab.train import _Visitor
-
-    bare, bare_run = _trial(algorithm, sessions, frames, log_frequency=frames)
-    lab, lab_run = _trial(algorithm, sessions, frames, log_frequency=500)
-    bare_run, _ = compile_segment(bare, bare_run)
-    compile_segment(lab, lab_run)
-    bare_seconds, lab_seconds = [], []
-    for _ in range(REPEAT):
-        seconds, bare_run = _advance(bare, bare_run, frames)
-        bare_seconds.append(seconds)
-        with tempfile.TemporaryDirectory() as folder, StopRequest() as stop, Progress(frames, sessions) as progress:
-            checkpoints = Checkpoints(Path(folder))
-            with contextlib.redirect_stdout(sys.stderr):
-                run = start(lab)
-                jax.block_until_ready(run.sessions)
-                began = time.perf_counter()
-                run = _without_evaluation(learn)(lab, run, _Visitor(lab, checkpoints, progress, stop))
-                checkpoints.save(lab, run)
-                checkpoints.close()
-                lab_seconds.append(time.perf_counter() - began)
-    return {"bare": bare_seconds, "lab": lab_seconds}
-
-
-def measure_replay(sessions: int, repeat: int = 7) -> dict:
-    """Microseconds of one iteration (10 environments, one batch of 128) at 10k and at 1M slots, alternately."""
-    sizes = (10_000, 1_000_000)
-    state = {}
-    for slots in sizes:
-        trial, run = _trial("dqn", sessions, 10_000, slots=slots)
-        _, run = _advance(trial, run, 5000)
-        state[slots] = [trial, run._replace(frame=2_000_000)]  # as if full: sampled over all of the ring
-    found: dict[int, list[float]] = {slots: [] for slots in sizes}
-    for _ in range(repeat):
-        for slots in sizes:
-            seconds, state[slots][1] = _advance(*state[slots], 20_000)
-            found[slots].append(seconds / 2000 * 1e6)
-    return {"us": found}
-
-
-def measure_memory(algorithm: str, frames: int) -> dict:
-    """Peak resident memory of a whole run, in MiB."""
-    import slmjax
-
-    spec = _spec(algorithm, frames)
-    slmjax.train(spec, sessions=8)
-    return {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _spec(algorithm: str, frames: int, slots: int = 10_000, **meta: object) -> object:
-    import specs
-
-    wanted = {"ppo": lambda: specs.ppo(4, frames), "ppo64": lambda: specs.ppo(64, frames)}
-    made = wanted.get(algorithm, lambda: specs.dqn(10, frames, slots))()
-    return specs.resolve(made, **meta)
-
-
-def _trial(algorithm: str, sessions: int, frames: int, slots: int = 10_000, **meta: object) -> tuple:
-    from slmjax.lab import devices
-
-    devices.use_every_core()
-    devices.cache_programs()
-    from slmjax.lab.build import make_trial
-    from slmjax.lab.loop import start
-
-    trial = make_trial(_spec(algorithm, frames, slots, max_session=sessions, **meta))
-    return trial, start(trial)
-
-
-def _advance(trial: object, run: object, frames: int) -> tuple[float, object]:
-    """Seconds that the bare program takes for `frames` more, and the run after them."""
-    import jax
-
-    from slmjax.session import MAX_ROWS
-
-    program, began = trial.program, time.perf_counter()
-    stop = run.frame + frames // program.iteration_frames * program.iteration_frames
-    while run.frame < stop:
-        until = min(stop, run.frame + MAX_ROWS * program.row_frames - run.frame % program.row_frames)
-        sessions, _ = trial.population.segment(run.sessions, trial.hp, run.frame, until)
-        run = run._replace(sessions=sessions, frame=until)
-    jax.block_until_ready(run.sessions)
-    return time.perf_counter() - began, run
-
-
-def _without_evaluation(learn: object) -> object:
-    # The final evaluation is the user's wish, not the driver's cost.
-    def learned(trial: object, run: object, visit: object) -> object:
-        import numpy as np
-
-        silent = lambda *_: np.zeros((trial.population.size, 1))  # noqa: E731
-        return learn(trial._replace(population=trial.population._replace(evaluate=silent)), run, visit)
-
-    return learned
-
-
-# ------------------------------------------------------------------------------------------------- the parent
-
-
-def child(cache: str, function: str, *arguments: object) -> dict:
-    """Runs a measurement in a process of its own."""
-    words = [sys.executable, str(HERE), "--child", json.dumps([function, *arguments])]
-    environment = os.environ | {"SLMJAX_CACHE": cache, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE.parent}"}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=1800)
+def child(size: Size, cache: str, function: str, *arguments: object) -> dict:
+    """Runs a measurement, in a process of its own or, if it is to be quick, here."""
+    if not size.apart:
+        return getattr(measurements, function)(*arguments)
+    words = [sys.executable, measurements.__file__, json.dumps([function, *arguments])]
+    done = subprocess.run(words, capture_output=True, text=True, env=_environment(cache), check=False, timeout=1800)
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def throughput(cache: str) -> None:
-    """Frames/s for 1, 8 and 64 sessions."""
+def _environment(cache: str) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"SLMJAX_CACHE": cache, "PYTHONPATH": path}
+
+
+def throughput(cache: str, size: Size) -> None:
+    """Frames/s for 1, 8 and 64 sessions; its caches are its own."""
+    del cache
     print("\n| program | sessions | devices | compile, cold s | compile, warm s | frames/s, all sessions |")
     print("|---|---|---|---|---|---|")
-    alone: dict[str, float] = {}
-    for name, label, frames in (
-        ("ppo", "PPO, 4 envs", 100_000),
-        ("ppo64", "PPO, 64 envs", 400_000),
-        ("dqn", "DQN, 10 envs, 10k slots", 50_000),
-    ):
-        for sessions in (1, 8, 64):
-            budget = max(frames // sessions, frames // 16)
+    for name, label, frames in size.programs:
+        for sessions in size.widths:
+            arguments = (name, sessions, max(frames // sessions, frames // 16), size.repeat)
             with tempfile.TemporaryDirectory() as fresh:
-                cold = child(fresh, "measure_throughput", name, sessions, budget)
-                warm = child(fresh, "measure_throughput", name, sessions, budget)
-            pace = cold["pace"] + warm["pace"]
+                cold, warm = (child(size, fresh, "throughput", *arguments) for _ in range(2))
             print(
                 f"| {label} | {sessions} | {warm['devices']} | {cold['compile']:.1f} | {warm['compile']:.1f} "
-                f"| {spread(pace)} |",
+                f"| {spread(cold['pace'] + warm['pace'])} |",
                 flush=True,
             )
-            alone.setdefault(name, statistics.median(pace))
-            if sessions == 8:
-                print(f"| {label}: 8 sessions against 1 | | | | | {statistics.median(pace) / alone[name]:.2f}x |")
 
 
-def driver(cache: str) -> None:
+def driver(cache: str, size: Size) -> None:
     """The lab's loop against the bare program."""
-    print("\n| 1e6 frames | bare loop s | lab's loop s | overhead |\n|---|---|---|---|")
-    for name, sessions in (("ppo", 1), ("ppo", 8), ("dqn", 8)):
-        found = child(cache, "measure_driver", name, sessions, 1_000_000)
+    print(f"\n| {size.frames:,} frames | bare loop s | lab's loop s | overhead |\n|---|---|---|---|")
+    for name, sessions in size.loops:
+        found = child(size, cache, "driver", name, sessions, size.frames, size.repeat)
         ratio = [100 * (lab / bare - 1) for lab, bare in zip(found["lab"], found["bare"], strict=True)]
         print(
             f"| {name}, {sessions} sessions | {spread(found['bare'], 2)} | {spread(found['lab'], 2)} "
@@ -203,39 +110,39 @@ def driver(cache: str) -> None:
         )
 
 
-def replay(cache: str) -> None:
-    """Sampling and updating at 10k and 1M slots."""
-    print("\n| DQN iteration | 10k slots us | 1M slots us | ratio |\n|---|---|---|---|")
-    for sessions in (1, 8):
-        us = child(cache, "measure_replay", sessions)["us"]
-        ratio = [b / a for a, b in zip(us["10000"], us["1000000"], strict=True)]
-        print(
-            f"| {sessions} sessions | {spread(us['10000'])} | {spread(us['1000000'])} | {spread(ratio, 2)} |",
-            flush=True,
-        )
+def replay(cache: str, size: Size) -> None:
+    """Sampling and updating in a small and in a large ring."""
+    small, large = size.slots
+    print(f"\n| DQN iteration | {small:,} slots us | {large:,} slots us | ratio |\n|---|---|---|---|")
+    for sessions in size.widths[:2]:
+        us = child(size, cache, "replay", sessions, size.slots, size.stretch, size.repeat)["us"]
+        ratio = [b / a for a, b in zip(*us, strict=True)]
+        print(f"| {sessions} sessions | {spread(us[0])} | {spread(us[1])} | {spread(ratio, 2)} |", flush=True)
 
 
-def memory(cache: str) -> None:
+def memory(cache: str, size: Size) -> None:
     """Peak memory of long and short runs."""
-    print("\n| peak memory, 8 sessions | 1e5 frames MiB | 1e6 frames MiB | ratio |\n|---|---|---|---|")
-    for name in ("ppo", "dqn"):
-        short, long = (
-            [child(cache, "measure_memory", name, frames)["mib"] for _ in range(3)] for frames in (100_000, 1_000_000)
-        )
-        ratio = statistics.median(long) / statistics.median(short)
-        print(f"| {name} | {spread(short)} | {spread(long)} | {ratio:.3f} |", flush=True)
+    short, long = size.frames // 10, size.frames
+    print(f"\n| peak memory, {size.crowd} sessions | {short:,} frames MiB | {long:,} frames MiB | ratio |")
+    print("|---|---|---|---|")
+    for name in sorted({name for name, _ in size.loops}):
+        peaks = [
+            [child(size, cache, "memory", name, size.crowd, frames)["mib"] for _ in range(min(size.repeat, 3))]
+            for frames in (short, long)
+        ]
+        ratio = statistics.median(peaks[1]) / statistics.median(peaks[0])
+        print(f"| {name} | {spread(peaks[0])} | {spread(peaks[1])} | {ratio:.3f} |", flush=True)
 
 
-def start(cache: str) -> None:
-    """From the command to its first progress line."""
-    del cache
+def start(cache: str, size: Size) -> None:
+    """From the command to its first progress line; its caches are its own."""
     print("\n| to the first progress line | cold s | warm s |\n|---|---|---|")
-    for config in ("dqn_cartpole", "ppo_cartpole"):
+    for config in size.configs:
         cold, warm = [], []
-        for _ in range(3):
+        for _ in range(min(size.repeat, 3)):
             with tempfile.TemporaryDirectory() as fresh:
-                cold.append(first_line(config, fresh))
-                warm.append(first_line(config, fresh))
+                cold.append(first_line(config, fresh if size.apart else cache))
+                warm.append(first_line(config, fresh) if size.apart else cold[-1])
         print(f"| configs/{config}.yaml | {spread(cold, 1)} | {spread(warm, 1)} |", flush=True)
 
 
@@ -243,9 +150,8 @@ def first_line(config: str, cache: str) -> float:
     """Seconds from starting the command to the first line that shows progress."""
     with tempfile.TemporaryDirectory() as data:
         words = [sys.executable, "-m", "slmjax.run", str(ROOT / "configs" / f"{config}.yaml"), "--data", data]
-        environment = os.environ | {"SLMJAX_CACHE": cache, "PYTHONPATH": str(ROOT)}
         began = time.perf_counter()
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=_environment(cache))
         try:
             for line in process.stdout or ():
                 if line.startswith("frame "):
@@ -260,19 +166,18 @@ def main() -> None:
     """Prints the sections that were asked for."""
     sections = {"throughput": throughput, "driver": driver, "replay": replay, "memory": memory, "start": start}
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("sections", nargs="*", help=f"default: all of {', '.join(sections)}")
-    arguments.add_argument("--child", help=argparse.SUPPRESS)
+    arguments.add_argument("sections", nargs="*", metavar="SECTION", help=f"default: all of {', '.join(sections)}")
+    arguments.add_argument("--quick", action="store_true", help="as little as shows that it works")
     options = arguments.parse_args()
-    if options.child:
-        function, *values = json.loads(options.child)
-        print(json.dumps(globals()[function](*values)))
-        return
+    if unknown := set(options.sections) - set(sections):
+        arguments.error(f"unknown: {', '.join(sorted(unknown))}. Known: {', '.join(sections)}")
     import jax
 
     print(f"jax {jax.__version__}, {os.cpu_count()} cores, {sys.platform}")
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as own:
+        cache = os.environ.get("SLMJAX_CACHE", own) if options.quick else own
         for name in options.sections or sections:
-            sections[name](cache)
+            sections[name](cache, QUICK if options.quick else Size())
 
 
 if __name__ == "__main__":
