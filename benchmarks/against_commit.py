@@ -58,6 +58,7 @@ def cases() -> dict[str, Any]:
         "ppo_recurrent": specs.config("ppo_memorychain"),
         "drqn": specs.config("dqn_memorychain"),
         "conv": specs.config("ppo_minatar", env__name="Breakout-MinAtar", agent__net=specs.conv()),
+        "random": specs.random(4, many),  # the environments and the loop alone
         "dqn_minatar": specs.config("dqn_minatar", env__name="Breakout-MinAtar", agent__memory__max_size=20_000),
     }
 

@@ -71,17 +71,17 @@ def _learn(trial: Any, run: Any, folder: Path) -> float:
 
 def replay(sessions: int, slots: list[int], stretch: int, repeat: int) -> dict:
     """Microseconds of one iteration (10 environments, one batch of 128) for each number of slots, alternately."""
-    state = {}
+    state = []
     for size in slots:
         trial, run = _trial("dqn", sessions, 10_000, slots=size)
         _, run = advance(trial, run, stretch // 4)
-        state[size] = [trial, run._replace(frame=2_000_000)]  # as if full: sampled over all of the ring
-    found: dict[int, list[float]] = {size: [] for size in slots}
+        state.append([trial, run._replace(frame=2_000_000)])  # as if full: sampled over all of the ring
+    found: list[list[float]] = [[] for _ in slots]
     for _ in range(repeat):
-        for size in slots:
-            seconds, state[size][1] = advance(*state[size], stretch)
-            found[size].append(seconds / stretch * 10 * 1e6)
-    return {"us": list(found.values())}
+        for one, us in zip(state, found, strict=True):
+            seconds, one[1] = advance(*one, stretch)
+            us.append(seconds / stretch * 10 * 1e6)
+    return {"us": found}
 
 
 def memory(algorithm: str, sessions: int, frames: int) -> dict:

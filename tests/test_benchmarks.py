@@ -20,22 +20,24 @@ from slmjax.spec.sections import Spec
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py"))
 NUMBER = r"-?[\d,.]+"
+PACE = rf"{NUMBER}k, {NUMBER}k"
 SPREAD = rf"{NUMBER} \({NUMBER} - {NUMBER}\)"
 SHORT = ("--set", "env.max_frame=1024", "--set", "meta.max_session=2", "--set", "meta.eval_episodes=4")
+KILLS = ["reinforce", "--frames", "3000", "--row", "500", "--period", "200", "--kills"]
 
 # Script -> how it is started (`FOLDER` is one of its own), and what it must say.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "against_commit.py": (
-        ["HEAD", "dqn10:1", "--pairs", "1", "--seconds", "0.1"],
-        [rf"\| dqn10 \| 1 \| \d+k, \d+k \| {SPREAD} \| \d+k, \d+k \| {SPREAD} \| {NUMBER}, {NUMBER} at {NUMBER} \("],
+        ["HEAD", "random:1", "--pairs", "1", "--seconds", "0.1"],
+        [rf"\| random \| 1 \| {PACE} \| {SPREAD} \| {PACE} \| {SPREAD} \| {NUMBER}, {NUMBER} at {NUMBER} \("],
     ),
     "against_rejax.py": (
         ["--child", json.dumps(["ours", "dqn", 10, 10_000, 2000])],
         [r'^\{"pace": [\d.]+, "returns": \[([\d.]+(, )?){8}\]\}$'],
     ),
     "kills.py": (
-        ["reinforce", "--kills", "1", "--frames", "3000", "--row", "500", "--period", "200"],
-        [r"^\| reinforce \| [\d.]+ s \| [\d,]+ \| equal \|$", "^1 of 1 equal$"],
+        [*KILLS, "0"],  # the run that killed ones are held against; one is killed in a slow test below
+        ["^0 of 0 equal$"],
     ),
     "learning.py": (
         ["reinforce_cartpole", *SHORT, "--results", "FOLDER/results.json"],
@@ -108,6 +110,14 @@ def test_a_script_runs_and_says_what_it_measured(script, light, tmp_path):
         assert re.search(line, done.stdout, re.MULTILINE), f"{line}\n{done.stdout[-3000:]}"
     if script == "random_baselines.py":
         assert_within_noise(json.loads((tmp_path / "table.json").read_text()))
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_held_against_one_that_was_not(light):
+    done = start("kills.py", [*KILLS, "1"], light)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"^\| reinforce \| [\d.]+ s \| [\d,]+ \| equal \|$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.endswith("1 of 1 equal\n")
 
 
 def assert_within_noise(measured: dict) -> None:
