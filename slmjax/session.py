@@ -17,10 +17,16 @@ import jax.numpy as jnp
 from slmjax.keys import root_key
 from slmjax.policies import schedules
 from slmjax.stats import WINDOW, EpisodeStats, Tally, begin, count, newest_mean, no_episode
-from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
+from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, SpecError, VectorEnv
 
 MAX_ROWS = 1000  # log rows that one call of `segment` can return
 EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments that bound no episode
+
+# What every log row says, of the session itself or of the clock: names that no metric of an algorithm may have.
+COLUMNS = frozenset(
+    "session frame wall_t fps opt_step total_reward epi episodes mean_return mean_length final_episodes final_return "
+    "updates failed eval_reward eval_reward_std".split()
+)
 
 _INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
 
@@ -80,7 +86,7 @@ class Program(NamedTuple):
     """The pure functions of a session, to `jit` and `vmap` at will.
 
     Attributes:
-        init: `(key, hp) -> Session`.
+        init: `(key, hp) -> Session`. Raises `SpecError` where a metric of the agent has the name of one of `COLUMNS`.
         segment: `(session, hp, frame, stop, close=True, late=0) -> (session, rows)`: continues from `frame` to `stop`,
             both multiples of `iteration_frames`, at most `MAX_ROWS` rows apart. A row ends at every multiple of
             `row_frames`, and at `stop` if `close`; else it stays open for the next segment. `rows` holds, for each
@@ -130,6 +136,9 @@ def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequenc
         failed = jnp.full((), -1, jnp.int32)
         session = Session(key, state, env_state, obs, agent.carry(env.num_envs), begin(env.num_envs), best, row, failed)
         metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
+        if taken := sorted(COLUMNS & metrics.keys()):
+            fault = f"update returns a metric {taken[0]!r}, which every log row holds already: it needs another name."
+            raise SpecError(fault, "agent.algorithm.name")
         row = row._replace(sums={n: jnp.zeros(x.shape, jnp.result_type(x, jnp.float32)) for n, x in metrics.items()})
         # A weak type would become a strong one in the first segment, and the second would be compiled anew.
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))

@@ -14,12 +14,14 @@ from slmjax import stats
 from slmjax.analysis import metrics
 from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.tables import session_df
-from slmjax.lab.build import make_trial
+from slmjax.envs import make_env
+from slmjax.lab.build import make_agent, make_trial
 from slmjax.lab.loop import late_frame, learn, start
 from slmjax.lab.report import session_tables
 from slmjax.lab.train import summary
+from slmjax.session import COLUMNS, make_program
 from slmjax.stats import WINDOW
-from slmjax.types import Rollout
+from slmjax.types import Rollout, SpecError
 
 NAN = float("nan")
 
@@ -185,3 +187,20 @@ def test_a_notebook_has_it_for_each_session():
     tables = result.df.groupby("session").last()
     np.testing.assert_array_equal(result.final_return, tables["final_return"])
     assert result.mean_return.shape == (2, len(result.frames))
+
+
+class TestColumns:
+    def test_a_metric_that_would_hide_a_column_of_every_row_is_refused(self):
+        spec = spec_of("Random", "CartPole-v1", 512)
+        env = make_env(spec.env)
+        agent = make_agent(spec, env)
+        for name in COLUMNS:
+            named = agent._replace(update=lambda state, *_, name=name: (state, {name: jnp.zeros(())}))
+            program = make_program(named, env, env, 128)
+            with pytest.raises(SpecError, match=f"metric {name!r}"):
+                jax.eval_shape(program.init, jax.random.key(0), spec.hp)
+
+    def test_they_are_those_of_a_run_without_metrics(self):
+        trial, done = run(512, 128)
+        (table, _) = session_tables(trial.spec, done.history)
+        assert set(table.columns) - {"total_reward_ma"} == COLUMNS - {"session", "updates", "failed"}

@@ -131,7 +131,6 @@ def make(hp: HP, env: VectorEnv, *, elite: bool) -> Agent:
         policy, learner = jax.tree.map(lambda new, old: jnp.where(some, new, old), after, before)
         metrics = {"loss": value, "entropy": entropy, "grad_norm": optax.tree.norm(gradient)}
         metrics |= {"lr": hp.net.optim_spec.lr, "entropy_coef": hp.algorithm.entropy_coef_spec}
-        metrics |= {"episodes": jnp.sum(found.last, dtype=jnp.float32)}
         return AgentState(policy, learner, window), metrics
 
     return watch_rollouts(Agent(init, act, update, horizon=steps, opt_steps=1, carry=net.carry), hp, env)
