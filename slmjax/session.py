@@ -24,8 +24,8 @@ EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments 
 
 # What every log row says, of the session itself or of the clock: names that no metric of an algorithm may have.
 COLUMNS = frozenset(
-    "session frame wall_t fps opt_step total_reward epi episodes mean_return mean_length final_episodes final_return "
-    "updates failed eval_reward eval_reward_std".split()
+    "session frame wall_t fps opt_step total_reward total_reward_ma epi episodes mean_return mean_length "
+    "final_episodes final_return updates failed eval_reward eval_reward_std".split()
 )
 
 _INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
