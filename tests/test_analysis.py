@@ -437,12 +437,12 @@ def test_a_pane_is_there_exactly_when_its_column_holds_a_number(columns, labels)
     assert all(ax.get_xlim() == (0, 60_000) for ax in fig.axes)
 
 
-def test_session_graph_shows_return_average_evaluation_and_headline():
+def test_session_graph_shows_return_evaluation_and_headline():
     evals = np.where(np.arange(60) == 59, 480.0, NAN)
     title = graphs.graph_title("ppo_$x", "CartPole-v1", 0, 3)
     fig = graphs.draw_session(curve(0, eval_reward=evals), title, 22.97)
     said = words(fig)
-    assert {"return", "moving average", "greedy evaluation", "random policy (22.97)", title} <= set(said)
+    assert {"return", "greedy evaluation", "random policy (22.97)", title} <= set(said)
     assert all(part in title for part in ("ppo_$x", "CartPole-v1", "trial 0", "session 3"))
     assert any("greedy evaluation 480" in text for text in said)
     without = words(graphs.draw_session(curve(0), title))
@@ -468,32 +468,6 @@ def test_a_flat_line_is_drawn_flat_not_as_its_rounding_errors():
     for fig in (graphs.draw_session(table(reward), "t"), graphs.draw_trial([table(reward)], "t")):
         low, high = fig.axes[0].get_ylim()
         assert high - low >= 0.019 * 200
-
-
-def mean_line(fig):
-    (line,) = [line for line in fig.axes[0].lines if re.match("mean of|one session", str(line.get_label()))]
-    return line
-
-
-def test_trial_graph_draws_mean_and_one_standard_deviation():
-    fig = graphs.draw_trial([table([0.0, 2.0]), table([4.0, 2.0])], "t", random_baseline=1.0)
-    np.testing.assert_array_equal(mean_line(fig).get_ydata(), [2.0, 2.0])
-    (band,) = fig.axes[0].collections
-    edges = band.get_paths()[0].vertices[:, 1]
-    assert edges.max() == pytest.approx(2 + np.sqrt(8))  # ddof 1; ddof 0 would be 2 + 2
-    assert {"mean of 2 sessions", "± 1 std", "single sessions", "random policy (1)", "2.000 ± 0.000"} <= set(words(fig))
-
-
-def test_trial_graph_leaves_failed_sessions_out_of_the_mean_and_marks_them():
-    sessions = [table([1.0, 2.0, 3.0]), table([9.0, 9.0, NAN]).assign(total_reward_ma=[9.0, 9.0, 9.0])]
-    fig = graphs.draw_trial([*sessions, table([1.0, 2.0, 3.0])], "t", failed={1})
-    np.testing.assert_array_equal(mean_line(fig).get_ydata(), [1.0, 2.0, 3.0])
-    (cross,) = [line for line in fig.axes[0].lines if line.get_marker() == "x"]
-    assert (cross.get_xdata()[0], cross.get_color()) == (20, style.RED)  # it failed after frame 20
-    assert "failed (1)" in words(fig)
-    assert any("3 sessions, 1 failed and left out" in text for text in words(fig))
-    naive = graphs.draw_trial([*sessions, table([1.0, 2.0, 3.0])], "t")  # the mutant: averaged in
-    assert not np.array_equal(mean_line(naive).get_ydata(), [1.0, 2.0, 3.0])
 
 
 def test_a_failed_session_that_diverged_does_not_flatten_the_others():

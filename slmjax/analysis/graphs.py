@@ -4,7 +4,7 @@ Each is a `draw_*` function that returns a matplotlib `Figure`, and a thin funct
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from slmjax.analysis import style
-from slmjax.analysis.style import BLUE, INK, ORANGE, RED
+from slmjax.analysis.curves import band, learning_curves, middle
+from slmjax.analysis.metrics import trial_metrics
+from slmjax.analysis.statistics import Floats
+from slmjax.analysis.style import BLUE, GREY, INK, ORANGE, PURPLE, RED
+from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import Failed, align, before_failure, last_finite
 
 # Below the return, one pane for each row: the first of its columns that holds a number, and what to call it.
@@ -25,6 +29,9 @@ PANES = (
     (("grad_norm", "gradient norm"),),
 )
 NO_EPISODE = "no episode finished"
+MANY = 32  # sessions from which on their lines would be one area
+NUMBERED = 8  # failed or stuck sessions whose numbers are written in a graph
+DOTS: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "zorder": 3.8, "clip_on": False}
 
 
 def graph_title(spec: str, env: str, trial: int, session: int | None = None) -> str:
@@ -46,9 +53,10 @@ def trial_graph(
     title: str,
     failed: Failed = (),
     random_baseline: float | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> None:
     """Save `draw_trial` at `path`, atomically; the suffix says the format (png if it has none)."""
-    style.save(draw_trial(sessions, title, failed, random_baseline), path)
+    style.save(draw_trial(sessions, title, failed, random_baseline, metrics), path)
 
 
 def draw_session(df: pd.DataFrame, title: str, random_baseline: float | None = None) -> Figure:
@@ -75,46 +83,62 @@ def draw_session(df: pd.DataFrame, title: str, random_baseline: float | None = N
 
 
 def draw_trial(
-    sessions: Sequence[pd.DataFrame], title: str, failed: Failed = (), random_baseline: float | None = None
+    sessions: Sequence[pd.DataFrame],
+    title: str,
+    failed: Failed = (),
+    random_baseline: float | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """All sessions of a trial: mean of `total_reward_ma` with a band of one standard deviation (ddof 1), each session.
+    """All sessions of a trial: the interquartile mean of their returns, its 95 % bootstrap interval, and each session.
 
-    Failed sessions are drawn until they fail, with a cross there, and enter neither mean nor band.
+    From `MANY` sessions on their lines would be one area: the range that all of them span and that of the middle half
+    stand for them. Failed sessions are drawn until they fail, with a cross there, and enter neither mean nor band.
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
         title: see `graph_title`.
         failed: indices of the failed sessions, or a mapping from them to the frame at which they failed.
         random_baseline: mean return of the random policy, a dashed line; None: no line.
+        metrics: what `metrics.trial_metrics` makes of the same; None: it is asked.
     """
+    if metrics is None:
+        metrics = trial_metrics(sessions, random_baseline, failed)
     fig, (ax,) = style.new_figure(1)
-    sound = [df for index, df in enumerate(sessions) if index not in failed]
-    broken = [before_failure(index, df, failed) for index, df in enumerate(sessions) if index in failed]
-    final = np.asarray([last_finite(df, "total_reward_ma") for df in sound])
-    _mean_and_band(ax, sound, style.plus_minus(final))
-    _singles(ax, sound)
+    sound = [index for index in range(len(sessions)) if index not in failed]
+    curves = learning_curves([sessions[index] for index in sound])
+    known = np.isfinite(curves.values).any(axis=0)
+    frame, values = curves.frame[known], curves.values[:, known]
+    if frame.size:
+        _everyone(ax, frame, values)
+        _middle(ax, frame, values)
+        odd = {sound.index(index): index for index in metrics["stuck"]}
+        _stuck(ax, frame, values, odd)
+    _evaluations(ax, [sessions[index] for index in sound])
     style.baseline(ax, random_baseline)
     style.widen(ax)
-    _failures(ax, broken, bounded=bool(np.isfinite(final).any()))
-    if not any(_has(df, "total_reward_ma") for df in sessions):
+    _failures(ax, {i: before_failure(i, df, failed) for i, df in enumerate(sessions) if i in failed}, bool(frame.size))
+    if not any(_has(df, "total_reward") for df in sessions):
         style.say(ax, NO_EPISODE)
-    style.label_y(ax, "return (moving average)")
-    style.headline(ax, title, _trial_summary(sound, len(broken)))
+    style.label_y(ax, "return")
+    style.headline(ax, title, summary(metrics, style.GAP))
     style.frame_axis(ax, max((float(df["frame"].max()) for df in sessions if len(df)), default=0.0))
     return fig
 
 
 def _returns(ax: Axes, df: pd.DataFrame, random_baseline: float | None) -> None:
-    """Training return, its moving average, and greedy evaluations."""
-    frame = df["frame"].to_numpy(np.float64)
-    style.curve(ax, frame, df["total_reward"], color=BLUE, alpha=0.4, linewidth=1.2, label="return")
-    style.curve(ax, frame, df["total_reward_ma"], color=BLUE, linewidth=2.4, label="moving average")
+    """Return of the episodes that ended, over bins of rows where rows hold few, and greedy evaluations."""
+    curves = learning_curves([df])
+    if curves.width > 1:
+        style.curve(ax, df["frame"], df["mean_return"], color=BLUE, alpha=0.3, linewidth=0.9, label="return")
+    label = "return" if curves.width == 1 else f"return over {curves.width} rows"
+    style.curve(ax, curves.frame, curves.values[0], color=BLUE, linewidth=2.0, label=label)
     if _has(df, "eval_reward"):
         seen = df[np.isfinite(df["eval_reward"])]
         spread = seen["eval_reward_std"].fillna(0.0) if _has(seen, "eval_reward_std") else None
-        look: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "elinewidth": 1.2, "clip_on": False}
         label = "greedy evaluation" + ("" if spread is None else " ± 1 std")
-        ax.errorbar(seen["frame"], seen["eval_reward"], spread, fmt="o", color=ORANGE, zorder=3, label=label, **look)
+        ax.errorbar(
+            seen["frame"], seen["eval_reward"], spread, fmt="D", color=ORANGE, elinewidth=1.2, label=label, **DOTS
+        )
     style.baseline(ax, random_baseline)
     if not _has(df, "total_reward"):
         style.say(ax, NO_EPISODE)
@@ -122,75 +146,90 @@ def _returns(ax: Axes, df: pd.DataFrame, random_baseline: float | None) -> None:
     style.label_y(ax, "return")
 
 
-def _mean_and_band(ax: Axes, sessions: Sequence[pd.DataFrame], final: str) -> None:
-    """Mean over sessions, the band around it, and the final value written at its end."""
-    frame, curves = align(sessions, "total_reward_ma")
-    number = np.isfinite(curves).sum(axis=0)
-    frame, curves, number = frame[number > 0], curves[:, number > 0], number[number > 0]
-    if not frame.size:
+def _everyone(ax: Axes, frame: Floats, values: Floats) -> None:
+    """Each session, faint; of many what they span and where the middle half of them is."""
+    if len(values) >= MANY:
+        low, quarter, three, high = np.nanpercentile(values, [0, 25, 75, 100], axis=0)
+        ax.fill_between(frame, low, high, color=GREY, alpha=0.15, linewidth=0, label="all sessions")
+        ax.fill_between(frame, quarter, three, color=GREY, alpha=0.35, linewidth=0, label="middle half")
         return
-    mean = np.nanmean(curves, axis=0)
-    label = "one session" if len(sessions) == 1 else f"mean of {len(sessions)} sessions"
-    style.curve(ax, frame, mean, color=BLUE, linewidth=2.6, zorder=3, label=label)
-    if len(sessions) > 1:
-        spread = np.sqrt(np.nansum((curves - mean) ** 2, axis=0) / np.maximum(number - 1, 1))
-        ax.fill_between(frame, mean - spread, mean + spread, color=BLUE, alpha=0.2, linewidth=0, label="± 1 std")
-    ax.plot(frame[-1], mean[-1], "o", color=BLUE, markersize=7, markeredgecolor="white", zorder=4, clip_on=False)
-    look: dict[str, Any] = {"color": BLUE, "fontweight": "bold", "fontsize": style.TEXT, "va": "center"}
-    ax.annotate(final, (frame[-1], mean[-1]), (9, 0), textcoords="offset points", annotation_clip=False, **look)
-
-
-def _singles(ax: Axes, sessions: Sequence[pd.DataFrame]) -> None:
-    """Each session, faint: the more of them, the fainter."""
-    alpha = max(0.15, 0.7 / max(1, len(sessions)) ** 0.5)
-    for index, df in enumerate(sessions if len(sessions) > 1 else []):
+    for index, one in enumerate(values if len(values) > 1 else []):
         label = "single sessions" if index == 0 else None
-        style.curve(ax, df["frame"], df["total_reward_ma"], color=BLUE, alpha=alpha, linewidth=0.9, label=label)
+        style.curve(ax, frame, one, color=BLUE, alpha=max(0.2, 0.7 / len(values) ** 0.5), linewidth=0.9, label=label)
 
 
-def _failures(ax: Axes, sessions: Sequence[pd.DataFrame], bounded: bool) -> None:
-    """Failed sessions until they failed, and a cross there.
+def _middle(ax: Axes, frame: Floats, values: Floats) -> None:
+    """Interquartile mean over sessions, its interval, and its last value written at its end."""
+    center = middle(values)
+    label = "one session" if len(values) == 1 else f"IQM of {len(values)} sessions"
+    style.curve(ax, frame, center, color=BLUE, linewidth=2.6, zorder=3, label=label)
+    low, high = band(values)
+    if np.isfinite(low).any():
+        ax.fill_between(frame, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95 % interval")
+    ax.plot(frame[-1], center[-1], "o", color=BLUE, markersize=6, markeredgecolor="white", zorder=4, clip_on=False)
+    _write(ax, frame[-1], center[-1], style.number(center[-1]), BLUE)
+
+
+def _stuck(ax: Axes, frame: Floats, values: Floats, odd: Mapping[int, int]) -> None:
+    """Sessions that ended far below the others, with their numbers; of many the first few."""
+    for place, (row, index) in enumerate(list(odd.items())[:NUMBERED]):
+        known = np.isfinite(values[row])
+        if known.any():
+            label = f"stuck ({len(odd)})" if place == 0 else None
+            style.curve(ax, frame, values[row], color=PURPLE, linewidth=1.6, zorder=3.5, label=label)
+            _write(ax, frame[known][-1], values[row][known][-1], f"#{index}", PURPLE)
+
+
+def _evaluations(ax: Axes, sessions: Sequence[pd.DataFrame]) -> None:
+    """Greedy evaluations, means over sessions."""
+    if not sessions or not all(_has(df, "eval_reward") for df in sessions):
+        return
+    frame, values = align(sessions, "eval_reward")
+    seen = np.isfinite(values).any(axis=0)
+    ax.plot(frame[seen], np.nanmean(values[:, seen], axis=0), "D", color=ORANGE, label="greedy evaluation", **DOTS)
+
+
+def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], bounded: bool) -> None:
+    """Failed sessions until they failed, a cross there, and their numbers.
 
     With `bounded`, one that diverged is clipped, so that it cannot flatten the others.
     """
     low, high = ax.get_ylim()
-    for index, df in enumerate(sessions):
-        known = df[np.isfinite(df["total_reward"]) & np.isfinite(df["total_reward_ma"])]
-        frame, returns = known["frame"].to_numpy(np.float64), known["total_reward_ma"].to_numpy(np.float64)
+    for place, (index, df) in enumerate(sessions.items()):
+        curves = learning_curves([df])
+        known = np.isfinite(curves.values[0])
+        frame, returns = curves.frame[known], curves.values[0][known]
         if bounded:
             returns = np.clip(returns, 1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low)
-        end = (frame[-1], returns[-1]) if frame.size else (float(df["frame"].max()) if len(df) else 0.0, low)
-        label = f"failed ({len(sessions)})" if index == 0 else None
+        end = (float(df["frame"].max()) if len(df) else 0.0, returns[-1] if frame.size else low)
+        label = f"failed ({len(sessions)})" if place == 0 else None
         look: dict[str, Any] = {"markersize": 9, "markeredgewidth": 2.4, "linestyle": "none", "clip_on": False}
-        ax.plot(frame, returns, color=RED, alpha=0.8, linewidth=1.2)
+        ax.plot([*frame, end[0]], [*returns, end[1]], color=RED, alpha=0.8, linewidth=1.2)
         ax.plot(*end, marker="x", color=RED, zorder=5, label=label, **look)
+        if place < NUMBERED:
+            _write(ax, *end, f"#{index}", RED)
+
+
+def _write(ax: Axes, x: float, y: float, text: str, color: str) -> None:
+    """A label to the right of a point."""
+    look: dict[str, Any] = {"color": color, "fontweight": "bold", "fontsize": style.TEXT, "va": "center"}
+    ax.annotate(text, (x, y), (9, 0), textcoords="offset points", annotation_clip=False, **look)
 
 
 def _session_summary(df: pd.DataFrame) -> str:
     """What the session came to, in one line."""
-    score, evaluation = last_finite(df, "total_reward_ma"), last_finite(df, "eval_reward")
+    score, evaluation = last_finite(df, "final_return"), last_finite(df, "eval_reward")
     frames, seconds = last_finite(df, "frame"), last_finite(df, "wall_t")
     said = [
-        f"final return (moving average) {style.number(score)}" if np.isfinite(score) else NO_EPISODE,
+        f"final return {style.number(score)}" if np.isfinite(score) else _silence(df),
         f"greedy evaluation {style.number(evaluation)}" if np.isfinite(evaluation) else "",
         f"{EngFormatter(sep='')(frames)} frames in {style.duration(seconds)}" if np.isfinite(seconds) else "",
     ]
     return style.GAP.join(part for part in said if part)
 
 
-def _trial_summary(sound: Sequence[pd.DataFrame], failures: int) -> str:
-    """What the trial came to, in one line."""
-    final = np.asarray([last_finite(df, "total_reward_ma") for df in sound])
-    evaluation = style.plus_minus([last_finite(df, "eval_reward") for df in sound])
-    total, silent = len(sound) + failures, int((~np.isfinite(final)).sum())
-    spread = " (mean ± std)" if len(final) - silent > 1 else ""
-    said = [
-        f"final return {style.plus_minus(final)}{spread}" if len(final) > silent else "no final return",
-        f"greedy evaluation {evaluation}" if evaluation else "",
-        f"{total} session{'s' * (total != 1)}" + (f", {failures} failed and left out" if failures else ""),
-        f"{silent} without a finished episode" if silent else "",
-    ]
-    return style.GAP.join(part for part in said if part)
+def _silence(df: pd.DataFrame) -> str:
+    return "no final return" if _has(df, "total_reward") else NO_EPISODE
 
 
 def _has(df: pd.DataFrame, column: str) -> bool:

@@ -85,7 +85,7 @@ def trial_metrics(
     `final_return` is the interquartile mean over the sessions, every other scalar the mean. Failed sessions are listed
     and never averaged in. A scalar that is None in some sessions is averaged over the others; `no_episode` lists those
     that never finished an episode, `no_final_episode` those that finished none in the last tenth of the budget, so
-    that nobody takes their absence for success.
+    that nobody takes their absence for success; `stuck` those that ended far below the others (see there).
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
@@ -95,7 +95,7 @@ def trial_metrics(
 
     Returns:
         JSON-ready (None where undefined): `num_sessions` (failed ones included), `failed`, `no_episode`,
-        `no_final_episode`, `random_baseline`, every name in `SCALARS`; of `final_return` also `_ci95` (of the
+        `no_final_episode`, `stuck`, `random_baseline`, every name in `SCALARS`; of `final_return` also `_ci95` (of the
         interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); `consistency`; of `final_return_ma`
         also `_std`, `_iqm`, `_ci95` (of the mean), `_iqm_ci95`, and `_absent` (why there is none, where the window is
         the reason); and `sessions`, one mapping a session.
@@ -109,6 +109,7 @@ def trial_metrics(
         "failed": [entry["session"] for entry in per_session if entry["failed"]],
         "no_episode": _without(sound, "final_strength"),
         "no_final_episode": _without(sound, "final_return"),
+        "stuck": stuck(sound, baseline),
         "random_baseline": baseline,
         **{name: _mean(_known(sound, name)) for name in SCALARS},
         "final_return": _iqm(final),
@@ -123,6 +124,20 @@ def trial_metrics(
         "final_return_ma_absent": _too_wide([sessions[entry["session"]] for entry in sound], window),
         "sessions": per_session,
     }
+
+
+def stuck(sound: Sequence[Mapping[str, Any]], random_baseline: float | None) -> list[int]:
+    """Numbers of the sessions whose final return lies no higher than halfway from the random policy to the trial's.
+
+    Args:
+        sound: what `trial_metrics` says of each session that did not fail.
+        random_baseline: mean return of the random policy; None where it is unknown: then nobody is called stuck.
+    """
+    final = _known(sound, "final_return")
+    if random_baseline is None or not final.size or not float(iqm(final)) > random_baseline:
+        return []
+    half = (float(iqm(final)) + random_baseline) / 2
+    return [entry["session"] for entry in sound if entry["final_return"] is not None and entry["final_return"] <= half]
 
 
 def efficiency(strength: npt.ArrayLike, clock: npt.ArrayLike) -> float:

@@ -15,10 +15,11 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 from slmjax.analysis.tables import atomic
 
 # Okabe and Ito's palette: told apart by the colour-blind, and in print.
-BLUE, RED, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#E69F00", "#767676", "#262626"
+BLUE, RED, ORANGE, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#E69F00", "#AA4499", "#767676", "#262626"
 WIDTH, DPI = 9.0, 120  # inches, pixels per inch: 1080 pixels wide
 TITLE, TEXT, TICK = 13.0, 10.5, 10.0  # font sizes in points
-TALL, SMALL, HEAD, FOOT = 3.9, 1.15, 0.85, 0.4  # heights in inches: first pane, others, headline, frame axis
+TALL, SMALL, HEAD, FOOT = 3.9, 1.15, 1.1, 0.4  # heights in inches: first pane, others, headline, frame axis
+COLUMNS = 4  # of a legend
 GAP = "   ·   "
 WIDE = 50.0  # largest over median: beyond it a linear axis shows one spike and a flat line
 
@@ -43,16 +44,22 @@ def new_figure(panes: int) -> tuple[Figure, list[Axes]]:
 
 
 def headline(ax: Axes, title: str, summary: str) -> None:
-    """Title in bold, one line that says what it came to, and the legend in a row below: above the pane, never on it.
+    """Title in bold, one line that says what it came to, and below it the legend: above the pane, never on it.
 
     They stand in the strip that `new_figure` reserves and take no part in the layout: a long line narrows no pane.
     """
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         style: dict[str, Any] = {"fontsize": TICK, "handlelength": 1.6, "columnspacing": 1.4, "handletextpad": 0.6}
-        style |= {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 5, "borderaxespad": 0.2, "borderpad": 0.2}
+        style |= {
+            "loc": "lower left",
+            "bbox_to_anchor": (0, 1),
+            "ncols": COLUMNS,
+            "borderaxespad": 0.2,
+            "borderpad": 0.2,
+        }
         ax.legend(handles, labels, frameon=False, **style).set_in_layout(False)
-    up = 24.0 if handles else 8.0
+    up = 8.0 + 17.0 * -(-len(handles) // COLUMNS)
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     for text, offset, size, fits, weight in ((summary, up, TEXT, 105, "normal"), (title, up + 18, TITLE, 80, "bold")):
         size *= min(1.0, fits / max(1, len(text)))

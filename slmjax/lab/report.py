@@ -1,5 +1,6 @@
 """From the rows of a run to tables, metrics and graphs. Drawn after the timed loop, never inside it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from slmjax.spec.sections import Spec
 if TYPE_CHECKING:
     import pandas as pd
 
+FEW = 8  # sessions of which each gets a graph of its own
 MA_ROWS = 100  # the moving average spans this many times `log_frequency` frames
 
 
@@ -42,9 +44,22 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     for i, table in enumerate(tables):
         write_csv(table, folder / "info" / f"{stem}_s{i}_session_df.csv")
     write_json(metrics, folder / "info" / f"{stem}_trial_metrics.json")
-    for i, table in enumerate(tables):
+    for i in noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables)):
         path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
-        session_graph(table, path, graph_title(spec.name, spec.env.name, trial, i), baseline)
+        session_graph(tables[i], path, graph_title(spec.name, spec.env.name, trial, i), baseline)
     path = folder / "graph" / f"{stem}_trial_graph.png"
-    trial_graph(tables, path, graph_title(spec.name, spec.env.name, trial), failed, baseline)
+    trial_graph(tables, path, graph_title(spec.name, spec.env.name, trial), failed, baseline, metrics)
     return metrics
+
+
+def noteworthy(metrics: Mapping[str, Any]) -> list[int]:
+    """Numbers of the sessions whose graphs are worth a look.
+
+    Of at most `FEW` sessions all; of more the best, the median and the worst, and some of those that failed or got
+    stuck.
+    """
+    if metrics["num_sessions"] <= FEW:
+        return list(range(metrics["num_sessions"]))
+    scored = [s for s in metrics["sessions"] if not s["failed"] and s["final_return"] is not None]
+    order = [s["session"] for s in sorted(scored, key=lambda s: s["final_return"])] or [0]
+    return sorted({order[0], order[len(order) // 2], order[-1], *metrics["failed"][:4], *metrics["stuck"][:2]})

@@ -178,8 +178,9 @@ def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progr
     lost = len(failed) == run.history.size
     complete = lost or run.frame >= spec.env.max_frame
     if run.history.rows:
-        metrics = write_report(spec, run.history, folder)
-        say(summary(metrics))
+        from slmjax.analysis.summary import summary  # matplotlib comes with it
+
+        say(summary(write_report(spec, run.history, folder)))
         say(f"graphs: {folder / 'graph' / f'{spec.name}_t0_trial_graph.png'}")
     record.note(state="complete" if complete else "stopped", frame=run.frame, failed=failed)
     for session, frame in failed.items():
@@ -188,28 +189,3 @@ def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progr
         say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {shlex.quote(str(folder))}")
         return EXIT_RESUMABLE
     return 1 if lost else 0
-
-
-def _reason(metrics: dict[str, Any]) -> str:
-    """Why there is no return to show, where there is none."""
-    if metrics["final_return"] is not None:
-        return ""
-    if len(metrics["failed"]) == metrics["num_sessions"]:
-        return " (every session failed)"
-    some = len(metrics["failed"]) + len(metrics["no_episode"]) < metrics["num_sessions"]
-    return " (no episode ended in the last tenth of the budget)" if some else " (no episode ended)"
-
-
-def summary(metrics: dict[str, Any]) -> str:
-    """The trial in one line: what was earned at the end of training, with its interval, and what is played greedily."""
-    from slmjax.analysis.style import number
-
-    show = lambda name: "none" if metrics.get(name) is None else number(metrics[name])  # noqa: E731
-    low, high = metrics["final_return_ci95"]
-    interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-    odd = [f"{len(metrics[k])} {text}" for k, text in (("failed", "failed"), ("no_episode", "silent")) if metrics[k]]
-    return (
-        f"final return {show('final_return')}{interval}{_reason(metrics)}, "
-        f"greedy evaluation {show('final_eval_reward')}, {plural(metrics['num_sessions'], 'session')}"
-        + (f" ({', '.join(odd)})" if odd else "")
-    )

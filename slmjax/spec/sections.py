@@ -45,6 +45,11 @@ class MetaSpec:
     checkpoint_frequency: int | None = key(
         default=None, doc="frames between checkpoints; none: every minute", low=1, high=_INT32
     )
+    session_graphs: str = key(
+        default="few",
+        doc="graphs of single sessions: few (best, median, worst, failed, stuck; all of up to 8) or all",
+        choices=("few", "all"),
+    )
 
 
 @hyper

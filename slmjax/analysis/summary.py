@@ -1,0 +1,44 @@
+"""What a trial came to, in a line: printed after a run and written above its graph."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slmjax.analysis.style import number
+
+NAMED = 4  # sessions that are called by their numbers; of more there is only a count
+ODD = (("failed", "failed"), ("no_episode", "silent"), ("stuck", "stuck"))
+
+
+def summary(metrics: Mapping[str, Any], gap: str = ", ") -> str:
+    """What was earned at the end of training, with its interval, what is played greedily, which sessions are odd."""
+    low, high = metrics["final_return_ci95"]
+    interval = "" if low is None else f" [{number(low)}, {number(high)}]"
+    odd = [f"{len(metrics[key])} {word}{numbers(metrics[key])}" for key, word in ODD if metrics[key]]
+    count = metrics["num_sessions"]
+    return gap.join(
+        [
+            f"final return {_show(metrics, 'final_return')}{interval}{_reason(metrics)}",
+            f"greedy evaluation {_show(metrics, 'final_eval_reward')}",
+            f"{count} session{'s' * (count != 1)}" + (f" ({', '.join(odd)})" if odd else ""),
+        ]
+    )
+
+
+def numbers(sessions: Sequence[int]) -> str:
+    """`: #3, #7`; of many the first few."""
+    more = f" and {len(sessions) - NAMED} more" if len(sessions) > NAMED else ""
+    return ": " + ", ".join(f"#{i}" for i in sessions[:NAMED]) + more
+
+
+def _show(metrics: Mapping[str, Any], name: str) -> str:
+    return "none" if metrics.get(name) is None else number(metrics[name])
+
+
+def _reason(metrics: Mapping[str, Any]) -> str:
+    """Why there is no return to show, where there is none."""
+    if metrics["final_return"] is not None:
+        return ""
+    if len(metrics["failed"]) == metrics["num_sessions"]:
+        return " (every session failed)"
+    some = len(metrics["failed"]) + len(metrics["no_episode"]) < metrics["num_sessions"]
+    return " (no episode ended in the last tenth of the budget)" if some else " (no episode ended)"

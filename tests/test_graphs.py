@@ -1,0 +1,182 @@
+"""What the graphs of a trial show: the data of their marks, read back from the axes."""
+
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from slmjax.analysis import graphs, style
+from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
+from slmjax.analysis.metrics import trial_metrics
+from slmjax.analysis.statistics import bootstrap_ci, iqm
+from slmjax.analysis.summary import summary
+from slmjax.analysis.tables import session_df
+from slmjax.lab.report import noteworthy
+
+NAN = float("nan")
+
+
+def table(returns, episodes=50, final=None, **more):
+    """A session's table: mean returns and numbers of episodes by row; the smoothed return lags far behind."""
+    rows = len(returns)
+    returns = np.asarray(returns, np.float64)
+    episodes = np.where(np.isfinite(returns), episodes, 0)
+    columns = {"frame": 1000 * np.arange(1, rows + 1), "opt_step": np.arange(rows), "wall_t": np.arange(rows) / 10}
+    columns |= {
+        "mean_return": returns,
+        "episodes": episodes,
+        "total_reward": returns / 2,
+        "total_reward_ma": returns / 3,
+    }
+    columns["final_return"] = np.full(rows, returns[-1] if final is None else final)
+    return session_df(columns | more)
+
+
+def trial(sessions, rows=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return [table(400 * (1 - np.exp(-np.arange(1, rows + 1) / 5)) + rng.normal(0, 30, rows)) for _ in range(sessions)]
+
+
+def the(fig, label):
+    """The line with a label."""
+    (line,) = [line for line in fig.axes[0].lines if re.match(label, str(line.get_label()))]
+    return line
+
+
+def legend(fig):
+    return [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+
+
+class TestCurves:
+    def test_a_bin_is_the_mean_over_the_episodes_that_ended_in_it(self):
+        rows = 400
+        rng = np.random.default_rng(0)
+        episodes = rng.integers(0, 3, rows)
+        returns = np.where(episodes > 0, rng.normal(size=rows), NAN)
+        curves = learning_curves([table(returns, episodes)])
+        assert curves.width > 1
+        for at in (-1, -2, -7):
+            rows_of = slice(rows + at * curves.width, rows + (at + 1) * curves.width)
+            earned = np.repeat(np.nan_to_num(returns[rows_of]), episodes[rows_of])
+            assert len(earned) >= ENOUGH
+            assert curves.values[0, at] == pytest.approx(earned.mean())
+            assert curves.frame[at] == 1000 * (rows + (at + 0.5) * curves.width)
+
+    def test_bins_are_rows_where_rows_hold_enough(self):
+        curves = learning_curves([table(np.arange(30.0)), table(np.arange(30.0))])
+        assert curves.width == 1
+        np.testing.assert_array_equal(curves.values[1], np.arange(30.0))
+
+    def test_a_long_run_has_at_most_200_bins(self):
+        assert learning_curves([table(np.arange(5001.0))]).values.shape[1] <= 200
+
+    def test_the_middle_is_scipys_trimmed_mean_and_bears_gaps(self):
+        values = np.random.default_rng(0).normal(size=(37, 6))
+        values[3, 1] = values[5:, 2] = values[:, 3] = NAN
+        for at in (0, 1, 2, 4):
+            known = values[np.isfinite(values[:, at]), at]
+            assert middle(values)[at] == pytest.approx(stats.trim_mean(known, 0.25))
+        assert np.isnan(middle(values)[3])
+
+    def test_the_band_is_the_bootstrap_interval_of_the_interquartile_mean(self):
+        values = np.random.default_rng(0).normal(size=(37, 3))
+        values[3, 1] = NAN
+        low, high = band(values)
+        for at in range(3):
+            known = values[np.isfinite(values[:, at]), at]
+            assert (low[at], high[at]) == pytest.approx(bootstrap_ci(known, iqm), rel=1e-9)
+        assert np.isnan(band(values[:1])).all()
+
+
+class TestTrialGraph:
+    def test_it_draws_the_interquartile_mean_of_the_returns_not_of_a_moving_average(self):
+        sessions = trial(9)
+        line = the(graphs.draw_trial(sessions, "t"), "IQM of 9 sessions")
+        expected = [stats.trim_mean([df["mean_return"][i] for df in sessions], 0.25) for i in range(20)]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+        np.testing.assert_allclose(line.get_xdata(), 1000 * (np.arange(20) + 0.5))
+
+    @pytest.mark.parametrize("sessions", [2, 9, 40])
+    def test_nothing_is_drawn_beyond_what_was_earned(self, sessions):
+        dfs = [table(np.minimum(df["mean_return"], 380.0)) for df in trial(sessions)]
+        fig = graphs.draw_trial(dfs, "t")
+        drawn = [np.asarray(line.get_ydata(), float) for line in fig.axes[0].lines]
+        drawn += [path.vertices[:, 1] for area in fig.axes[0].collections for path in area.get_paths()]
+        earned = np.concatenate([df["mean_return"] for df in dfs])
+        assert max(y.max() for y in drawn) <= earned.max() + 1e-9
+        assert min(y.min() for y in drawn) >= earned.min() - 1e-9
+
+    def test_failed_sessions_are_marked_by_number_and_left_out(self):
+        sessions = [*trial(4), table([900.0] * 10 + [NAN] * 10)]
+        fig = graphs.draw_trial(sessions, "t", {4: 10_000})
+        mutant = graphs.draw_trial(sessions, "t")  # averaged in
+        without = the(graphs.draw_trial(sessions[:4], "t"), "IQM of 4").get_ydata()
+        np.testing.assert_array_equal(the(fig, "IQM of 4 sessions").get_ydata(), without)
+        assert not np.array_equal(the(mutant, "IQM of 5 sessions").get_ydata()[:10], without[:10])
+        cross = the(fig, r"failed \(1\)")
+        assert (cross.get_marker(), cross.get_color(), cross.get_xdata()[0]) == ("x", style.RED, 10_000)
+        assert "#4" in [text.get_text() for text in fig.axes[0].texts]
+
+    def test_stuck_sessions_are_marked_by_number(self):
+        sessions = [*trial(7), table([25.0] * 20)]
+        fig = graphs.draw_trial(sessions, "t", random_baseline=20.0)
+        np.testing.assert_array_equal(the(fig, r"stuck \(1\)").get_ydata(), [25.0] * 20)
+        assert "#7" in [text.get_text() for text in fig.axes[0].texts]
+
+    @pytest.mark.parametrize("sessions", [3, 300])
+    def test_every_mark_is_in_the_legend_and_many_sessions_are_few_marks(self, sessions):
+        evals = np.where(np.arange(20) % 5 == 4, 300.0, NAN)
+        dfs = [df.assign(eval_reward=evals) for df in trial(sessions)]
+        dfs[1:2] = [table([25.0] * 20, eval_reward=evals)]
+        fig = graphs.draw_trial(dfs, "t", {0: 5000}, 20.0)
+        crowd = {"all sessions", "middle half"} if sessions > 100 else {"single sessions"}
+        named = {
+            f"IQM of {sessions - 1} sessions",
+            "95 % interval",
+            "greedy evaluation",
+            "random policy (20)",
+            "failed (1)",
+            "stuck (1)",
+        }
+        assert set(legend(fig)) == crowd | named
+        assert len(fig.axes[0].lines) + len(fig.axes[0].collections) < 12
+
+    def test_the_headline_is_the_summary(self):
+        sessions = trial(5)
+        fig = graphs.draw_trial(sessions, "t", (), 20.0)
+        assert summary(trial_metrics(sessions, 20.0), style.GAP) in [text.get_text() for text in fig.axes[0].texts]
+
+
+class TestStuck:
+    @pytest.mark.parametrize(("final", "stuck"), [(259.0, [4]), (261.0, [])])
+    def test_it_is_no_better_than_halfway_from_the_random_policy_to_the_others(self, final, stuck):
+        sessions = [table([500.0] * 3)] * 4 + [table([100.0] * 3, final=final)]
+        assert trial_metrics(sessions, 20.0)["stuck"] == stuck
+
+    def test_where_nobody_learned_or_random_is_unknown_nobody_is_stuck(self):
+        sessions = [table([10.0] * 3), table([-90.0] * 3), table([5.0] * 3)]
+        assert trial_metrics(sessions, 50.0)["stuck"] == []
+        assert trial_metrics([table([500.0] * 3)] * 4 + [table([1.0] * 3)], None)["stuck"] == []
+
+    def test_a_failed_session_is_failed_not_stuck(self):
+        sessions = [table([500.0] * 3)] * 4 + [table([21.0] * 3)]
+        assert trial_metrics(sessions, 20.0, {4: 2000})["stuck"] == []
+
+    def test_the_summary_names_the_first_few(self):
+        sessions = [table([500.0] * 3)] * 20 + [table([25.0] * 3)] * 5
+        assert summary(trial_metrics(sessions, 20.0)).endswith("25 sessions (5 stuck: #20, #21, #22, #23 and 1 more)")
+
+
+class TestNoteworthy:
+    def test_of_a_few_sessions_it_is_all(self):
+        assert noteworthy(trial_metrics(trial(8), 20.0)) == list(range(8))
+
+    def test_of_many_it_is_best_median_worst_failed_and_stuck(self):
+        sessions = [table([300.0 + i] * 3) for i in range(30)] + [table([25.0] * 3)] * 3
+        metrics = trial_metrics(sessions, 20.0, {5: 0, 6: 0, 7: 0, 8: 0, 9: 0})
+        median = sorted([i for i in range(33) if not 5 <= i <= 9], key=lambda i: sessions[i]["final_return"][0])[14]
+        assert noteworthy(metrics) == sorted({5, 6, 7, 8, 29, 30, 31, median})
+
+    def test_where_every_session_failed_it_is_some(self):
+        assert noteworthy(trial_metrics(trial(20), 20.0, dict.fromkeys(range(20), 0))) == [0, 1, 2, 3]
