@@ -9,6 +9,7 @@ from scipy import stats
 from slmjax.analysis import graphs, style
 from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
 from slmjax.analysis.metrics import trial_metrics
+from slmjax.analysis.overview import NAMED, draw_sessions, ranked, sessions_graph
 from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import session_df
@@ -180,3 +181,40 @@ class TestNoteworthy:
 
     def test_where_every_session_failed_it_is_some(self):
         assert noteworthy(trial_metrics(trial(20), 20.0, dict.fromkeys(range(20), 0))) == [0, 1, 2, 3]
+
+
+class TestOverview:
+    def draw(self, sessions, failed):
+        found = trial_metrics(sessions, 20.0, failed)
+        return draw_sessions(sessions, "t", found, failed), found
+
+    def cells(self, fig):
+        (mesh,) = [mesh for mesh in fig.axes[0].collections if hasattr(mesh, "get_coordinates")]
+        return mesh, np.ma.filled(mesh.get_array(), NAN)
+
+    def test_rows_are_sessions_best_first_failed_last_and_empty_from_the_failure_on(self):
+        sessions = [table([100.0 * i] * 10) for i in (2, 4, 9, 3)]
+        fig, found = self.draw(sessions, {2: 4000})
+        assert ranked(found) == [1, 3, 0, 2]
+        mesh, cells = self.cells(fig)
+        np.testing.assert_array_equal(cells[:3, 0], [400, 300, 200])
+        np.testing.assert_array_equal(cells[3], [900.0] * 4 + [NAN] * 6)
+        assert mesh.get_clim() == (200, 400)  # what a failed session reached decides no colour
+        np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], 1000 * np.arange(11))
+        assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["#1", "#3", "#0", "#2"]
+        assert set(legend(fig)) == {"failed (1)", "no return"}
+
+    def test_of_many_sessions_the_odd_ones_are_named(self, tmp_path):
+        sessions = [*trial(200), table([25.0] * 20), table([300.0] * 20)]
+        fig, found = self.draw(sessions, {201: 5000})
+        named = {text.get_text(): text.get_color() for text in fig.axes[0].get_yticklabels()}
+        assert named["#201"] == style.RED
+        assert len(named) <= 2 * NAMED
+        assert f"#{ranked(found)[0]}" in named
+        sessions_graph(sessions, tmp_path / "all.png", "t", found, {201: 5000})
+        assert [path.name for path in tmp_path.iterdir()] == ["all.png"]
+
+    @pytest.mark.parametrize("failed", [(), {0: 1000, 1: 0}])
+    def test_it_bears_sessions_without_an_episode(self, failed):
+        sessions = [table([NAN] * 4, final=NAN), table([NAN] * 4, final=NAN)]
+        assert len(self.draw(sessions, failed)[0].axes) == 1

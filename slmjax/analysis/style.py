@@ -18,17 +18,17 @@ from slmjax.analysis.tables import atomic
 BLUE, RED, ORANGE, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#E69F00", "#AA4499", "#767676", "#262626"
 WIDTH, DPI = 9.0, 120  # inches, pixels per inch: 1080 pixels wide
 TITLE, TEXT, TICK = 13.0, 10.5, 10.0  # font sizes in points
-TALL, SMALL, HEAD, FOOT = 3.9, 1.15, 1.1, 0.4  # heights in inches: first pane, others, headline, frame axis
+TALL, SMALL, HEAD, LEGEND, FOOT = 3.9, 1.15, 0.62, 0.24, 0.4  # heights in inches: panes, headline, legend, axis
 COLUMNS = 4  # of a legend
 GAP = "   ·   "
 WIDE = 50.0  # largest over median: beyond it a linear axis shows one spike and a flat line
 
 
-def new_figure(panes: int) -> tuple[Figure, list[Axes]]:
-    """A figure with a tall pane and `panes - 1` small ones below it, which share the x axis."""
-    heights = [TALL] + [SMALL] * (panes - 1)
-    height = sum(heights) + HEAD + FOOT
-    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.07, rect=(0, 0, 1, 1 - HEAD / height))
+def new_figure(panes: int, legend: int = 2) -> tuple[Figure, list[Axes]]:
+    """A figure with a tall pane, `panes - 1` small ones below it, which share the x axis, and `legend` rows above."""
+    heights, head = [TALL] + [SMALL] * (panes - 1), HEAD + LEGEND * legend
+    height = sum(heights) + head + FOOT
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.07, rect=(0, 0, 1, 1 - head / height))
     fig = Figure(figsize=(WIDTH, height), dpi=DPI, layout=engine)
     axes = list(fig.subplots(panes, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
     for ax in axes:

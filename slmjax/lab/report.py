@@ -10,7 +10,7 @@ from slmjax.spec.sections import Spec
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW = 8  # sessions of which each gets a graph of its own
+FEW = 8  # sessions of which each gets a graph of its own; more are shown by one picture of all, and some
 MA_ROWS = 100  # the moving average spans this many times `log_frequency` frames
 
 
@@ -33,6 +33,7 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     from slmjax.analysis.baselines import random_baseline
     from slmjax.analysis.graphs import graph_title, session_graph, trial_graph
     from slmjax.analysis.metrics import trial_metrics
+    from slmjax.analysis.overview import sessions_graph
     from slmjax.analysis.tables import write_csv, write_json
 
     tables, failed = session_tables(spec, history), history.failed()
@@ -47,6 +48,9 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     for i in noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables)):
         path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
         session_graph(tables[i], path, graph_title(spec.name, spec.env.name, trial, i), baseline)
+    if len(tables) > FEW:
+        title = graph_title(spec.name, spec.env.name, trial)
+        sessions_graph(tables, folder / "graph" / f"{stem}_sessions_graph.png", title, metrics, failed)
     path = folder / "graph" / f"{stem}_trial_graph.png"
     trial_graph(tables, path, graph_title(spec.name, spec.env.name, trial), failed, baseline, metrics)
     return metrics
