@@ -19,14 +19,19 @@ class Curves(NamedTuple):
     """Returns of sessions over bins of frames.
 
     Attributes:
-        frame: the middle of each bin, `[bins]`.
+        edges: frames between which the bins lie, `[bins + 1]`, from 0.
         values: mean return of the episodes that ended in it, `[S, bins]`; NaN where none did.
         width: rows of a bin.
     """
 
-    frame: Floats
+    edges: Floats
     values: Floats
     width: int
+
+    @property
+    def frame(self) -> Floats:
+        """The middle of each bin, `[bins]`."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
 
 
 def learning_curves(sessions: Sequence[pd.DataFrame]) -> Curves:
@@ -37,10 +42,10 @@ def learning_curves(sessions: Sequence[pd.DataFrame]) -> Curves:
     """
     if not all("mean_return" in df for df in sessions):
         frame, values = align(sessions, "total_reward")
-        return Curves(_middles(frame, 1), values, 1)
+        return Curves(_edges(frame, 1), values, 1)
     frame, value = align(sessions, "mean_return")
     if not frame.size:
-        return Curves(frame, value, 1)
+        return Curves(_edges(frame, 1), value, 1)
     number = np.nan_to_num(align(sessions, "episodes")[1]) if all("episodes" in df for df in sessions) else 1.0
     number = np.where(np.isfinite(value), number, 0.0)
     total = np.nan_to_num(value) * number
@@ -53,7 +58,7 @@ def learning_curves(sessions: Sequence[pd.DataFrame]) -> Curves:
             break
     held, sums = _sums(number, width), _sums(total, width)
     values = np.divide(sums, held, out=np.full_like(sums, np.nan), where=held > 0)
-    return Curves(_middles(frame, width), values, width)
+    return Curves(_edges(frame, width), values, width)
 
 
 def middle(values: npt.ArrayLike) -> Floats:
@@ -101,7 +106,6 @@ def _sums(values: Floats, width: int) -> Floats:
     return np.pad(values, ((0, 0), (lack, 0))).reshape(len(values), -1, width).sum(axis=2)
 
 
-def _middles(frame: Floats, width: int) -> Floats:
-    """The middle of each bin: rows carry the frame at which they end."""
-    ends = frame[::-1][::width][::-1]
-    return (np.concatenate([[0.0], ends[:-1]]) + ends) / 2 if len(ends) else ends
+def _edges(frame: Floats, width: int) -> Floats:
+    """Where bins begin and end: rows carry the frame at which they end."""
+    return np.concatenate([[0.0], frame[::-1][::width][::-1]])

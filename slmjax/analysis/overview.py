@@ -59,8 +59,9 @@ def draw_sessions(
             "vmin": np.nanmin(sound),
             "vmax": np.nanmax(sound),
         }  # one that diverged decides no colour
-        edges = np.concatenate([[0.0], _ends(curves.frame)])
-        image = ax.pcolormesh(edges, np.arange(len(order) + 1) - 0.5, values, cmap="viridis", **limits, rasterized=True)
+        image = ax.pcolormesh(
+            curves.edges, np.arange(len(order) + 1) - 0.5, values, cmap="viridis", **limits, rasterized=True
+        )
         bar = fig.colorbar(image, ax=ax, pad=0.02, aspect=30)
         bar.set_label("return", fontsize=style.TEXT, color=INK)
         bar.outline.set_visible(False)
@@ -99,11 +100,3 @@ def _some(order: Sequence[int], metrics: Mapping[str, Any]) -> list[int]:
         if all(abs(row - other) >= len(order) / (2 * NAMED) for other in taken):
             taken.append(int(row))
     return [order[row] for row in sorted(taken)]
-
-
-def _ends(middles: np.ndarray) -> np.ndarray:
-    """Where bins end whose middles are known: each begins where the one before ends, the first at 0."""
-    ends, begin = np.empty_like(middles), 0.0
-    for i, at in enumerate(middles):
-        ends[i] = begin = 2 * at - begin
-    return ends
