@@ -209,22 +209,24 @@ def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -
     """
     fresh = agent.carry(env.num_envs)
 
-    def step(now: tuple, key: Key) -> tuple[tuple, tuple[Rollout, Array]]:
+    def step(now: tuple, keys: Key) -> tuple[tuple, tuple[Rollout, Array]]:
         env_state, obs, carry, running = now
-        act_key, env_key = jax.random.split(key)
+        act_key, env_key = keys
         action, carry, extras = agent.act(session.agent.policy, obs, carry, act_key, hp, False)
         env_state, out = env.step(env_key, env_state, action)
         ended = out.terminated | out.truncated
-        anew = ended | ~out.valid  # an invented row is that of a reset: an episode begins after it
+        valid = jnp.ones_like(out.valid) if env.always_valid else out.valid
+        anew = ended | ~valid  # an invented row is that of a reset: an episode begins after it
         carry = jax.tree.map(lambda c, f: jnp.where(_expand(anew, c), f, c), carry, fresh)
-        running = running + jnp.where(out.valid, out.reward, 0.0)
-        seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, out.valid, extras)
+        running = running + jnp.where(valid, out.reward, 0.0)
+        seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, valid, extras)
         return (env_state, out.obs, carry, jnp.where(ended, 0.0, running)), (seen, running)
 
     start = (session.env, session.obs, session.carry, session.stats.running)
-    (env_state, obs, carry, running), (rollout, returns) = jax.lax.scan(
-        step, start, jax.random.split(key, agent.horizon)
-    )
+    keys = jax.vmap(jax.random.split)(jax.random.split(key, agent.horizon))
+    (env_state, obs, carry, running), (rollout, returns) = jax.lax.scan(step, start, keys)
+    if env.always_valid:  # a constant, which costs nothing where it is used
+        rollout = rollout._replace(valid=jnp.ones_like(rollout.valid))
     stats = session.stats._replace(running=running)
     after = session._replace(env=env_state, obs=obs, carry=carry, stats=stats)
     return after, rollout._replace(carry=session.carry), returns

@@ -87,7 +87,7 @@ class Step(NamedTuple):
 class VectorEnv(NamedTuple):
     """`num_envs` environments that reset themselves: `reset(key) -> (state, obs [E, ...])` and
     `step(key, state, action [E, ...]) -> (state, Step)`. `render(state [E, ...], index=0)` draws environment `index`.
-    The other fields are those of `Env`.
+    `always_valid` promises that `Step.valid` is True in every row. The other fields are those of `Env`.
     """
 
     reset: Callable[[Key], tuple[PyTree, PyTree]]
@@ -97,6 +97,7 @@ class VectorEnv(NamedTuple):
     num_envs: int
     max_steps: int | None = None
     render: Callable[..., np.ndarray] | None = None
+    always_valid: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------------- agents

@@ -22,6 +22,7 @@ from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import keep_statistics
 from slmjax.nets.build import build
 from slmjax.nets.optim import descend, net_optimizer, optimizer
+from slmjax.policies.discrete import pick
 from slmjax.types import HP, Array, Box, Dict, Discrete, Key, Net, PyTree, Space, SpecError, Tail
 
 
@@ -54,7 +55,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         net = build(spec, observation_space, (Tail(action_space.n, "critic"),), True, statistics=True)
         see: Callable[[PyTree, Any], PyTree] = lambda obs, action: obs  # noqa: E731
         unit: Callable[[Array], Array] = lambda action: action  # noqa: E731
-        pick = lambda q, action: jnp.take_along_axis(q, action[None, :, None], -1)[..., 0]  # noqa: E731
+        read: Callable[[Array, Array], Array] = lambda q, action: pick(q, action[None])  # noqa: E731
     else:
         check_bounds(action_space)
         parts = observation_space.spaces if isinstance(observation_space, Dict) else {"obs": observation_space}
@@ -63,7 +64,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         net = build(spec, inputs, (Tail(1, "critic"),), True, statistics=True)
         see = lambda obs, action: {**(obs if isinstance(obs, dict) else {"obs": obs}), place: action}  # noqa: E731
         unit = partial(to_unit, action_space)
-        pick = lambda q, action: q[..., 0]  # noqa: E731
+        read = lambda q, action: q[..., 0]  # noqa: E731
 
     def init(rng: Key, spec: Any) -> PyTree:
         return jax.vmap(net.init, (0, None))(jax.random.split(rng, number), spec)
@@ -75,7 +76,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         (scores,), params = jax.vmap(lambda one: learning(net)(one, see(obs, action), weight))(params)
         return scores, params
 
-    return Critics(init, apply, learn, unit, pick)
+    return Critics(init, apply, learn, unit, read)
 
 
 def learning(net: Net) -> Callable[[PyTree, PyTree, Array], tuple[tuple[Array, ...], PyTree]]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from slmjax.policies.discrete import pick
 from slmjax.types import Array
 
 
@@ -19,8 +20,7 @@ def same_shape(*arrays: Any) -> None:
 def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
     """`stop_gradient(target) - q(s, a)` for scores `[..., A]`, actions `[...]` and targets `[...]`."""
     same_shape(a_tm1, target_tm1, q_tm1[..., 0])
-    q_a = jnp.take_along_axis(q_tm1, a_tm1[..., None], -1)[..., 0]
-    return jax.lax.stop_gradient(target_tm1) - q_a
+    return jax.lax.stop_gradient(target_tm1) - pick(q_tm1, a_tm1)
 
 
 def q_target(r_t: Array, discount_t: Array, q_t: Array, policy_t: Array) -> Array:

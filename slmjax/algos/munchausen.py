@@ -17,6 +17,7 @@ from slmjax.algos import dqn
 from slmjax.algos.distributional import entropy
 from slmjax.memory.replay import Batch
 from slmjax.nets.keys import ACTOR_KEYS
+from slmjax.policies.discrete import pick
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Algorithm, Array, Discrete
 
@@ -40,7 +41,7 @@ def munchausen(online: dqn.Outlook, target: dqn.Outlook, batch: Batch, hp: HP) -
     del online
     alg = hp.algorithm
     log_pi_tm1, log_pi_t = (jax.nn.log_softmax(q / alg.tau) for q in target)
-    taken = jnp.take_along_axis(log_pi_tm1, batch.action[:, None], -1)[:, 0]
+    taken = pick(log_pi_tm1, batch.action)
     bonus = alg.munchausen_alpha * jnp.clip(alg.tau * taken, alg.clip, 0.0)
     policy_t = jnp.exp(log_pi_t)
     return batch.r_t + bonus + batch.discount_t * alg.tau * entropy(policy_t), policy_t

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.algos.losses import PUNISH, q_target, td_error
+from slmjax.policies.discrete import pick
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
@@ -69,7 +70,7 @@ def greedy_policy(scores: Array) -> Array:
 
 def of_action(output: Array, action: Array) -> Array:
     """What is predicted for the actions taken: `[B, A, N]` and `[B]` to `[B, N]`."""
-    return jnp.take_along_axis(output, action[:, None, None], 1)[:, 0]
+    return pick(jnp.swapaxes(output, 1, 2), action[:, None])
 
 
 def _expected_loss(

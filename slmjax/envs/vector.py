@@ -118,7 +118,7 @@ def vectorize(env: Env, num_envs: int, max_t: int | None = None) -> VectorEnv:
         return jax.vmap(advance)(steps, resets, state, action)
 
     space = delivered(env.observation_space)
-    return VectorEnv(reset, step, space, env.action_space, num_envs, env.max_steps, _render(env))
+    return VectorEnv(reset, step, space, env.action_space, num_envs, env.max_steps, _render(env), always_valid=True)
 
 
 def cast(space: Space, obs: PyTree) -> PyTree:

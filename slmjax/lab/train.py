@@ -142,6 +142,10 @@ def _warn(trial: Trial, run: Run, progress: Progress) -> None:
     warmup = trial.program.warmup_iterations * trial.program.iteration_frames
     if trial.program.opt_steps and budget(spec, trial.program) <= warmup:
         progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is all of env.max_frame")
+    if faster_alone(trial):
+        progress.say(
+            f"note: meta.lanes: 1 would be faster for {plural(spec.meta.max_session, 'session')} on this machine"
+        )
     rate = getattr(getattr(spec.hp.net, "optim_spec", None), "lr", None)
     if isinstance(rate, Schedule) and run.frame and float(value(rate, run.frame)) == 0.0:
         progress.say(f"warning: nothing more will be learned, the learning rate is 0 at frame {run.frame}")

@@ -18,6 +18,7 @@ from slmjax.types import Array, SpecError, Tail
 POWER_ITERATIONS = 32  # a Gaussian matrix of any size is then found at most 2 % too small
 
 NARROW = 4  # columns up to which a product is cheaper one by one
+FEW = 8  # rows up to which it is not
 
 _ZEROS = initializer("zeros", None)
 
@@ -133,7 +134,7 @@ def product(x: Array, kernel: Array) -> Array:
     contracts two of them is transposed in memory.
     """
     rows = x.reshape(-1, x.shape[-1])
-    wide = kernel.shape[-1] > NARROW
+    wide = kernel.shape[-1] > NARROW or len(rows) <= FEW
     output = rows @ kernel if wide else jnp.stack([rows @ column for column in kernel.T], -1)
     return output.reshape(*x.shape[:-1], kernel.shape[-1])
 

@@ -25,6 +25,15 @@ def _entropy(logits: Array) -> Array:
     return -jnp.sum(jnp.exp(log_p) * log_p, -1)
 
 
+def pick(values: Array, index: Array) -> Array:
+    """`values [..., A]` at `index [...]`: `[...]`.
+
+    A sum with one term and not a gather, whose gradient would be a scatter: slow on every device.
+    """
+    chosen = jnp.arange(values.shape[-1]) == index[..., None]
+    return jnp.sum(jnp.where(chosen, values, 0.0), -1)
+
+
 class Categorical(NamedTuple):
     """One of `A` actions with probabilities `softmax(logits)`, logits `[..., A]`."""
 
@@ -36,8 +45,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, raw: Array) -> Array:
         """`log p(raw)`, `[...]`."""
-        picked = jnp.take_along_axis(self.logits, raw[..., None].astype(jnp.int32), -1)[..., 0]
-        return picked - jax.nn.logsumexp(self.logits, -1)
+        return pick(self.logits, raw) - jax.nn.logsumexp(self.logits, -1)
 
     def entropy(self) -> Array:
         """`-sum p log p` in nats, `[...]`."""
