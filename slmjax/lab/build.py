@@ -132,7 +132,7 @@ def _lanes(spec: Spec, one: Session) -> int | None:
 
 
 def faster_alone(population: Population) -> bool:
-    """Whether sessions one by one would be done earlier on this CPU: few leave half of a batch or a core without work."""
+    """Whether sessions one by one would be done earlier: few of them leave half of a batch or a core without work."""
     devices = jax.device_count()
     turns = -(-population.size // (population.lanes * devices)) * population.lanes / COMPANY
     return population.devices[0].platform == "cpu" and -(-population.size // devices) < turns
