@@ -1,4 +1,4 @@
-"""What A2C, PPO and their kin share: acting, normalisers, and advantages of a rollout.
+"""What A2C, PPO and their kin share: acting with a value beside, normalisers, and advantages of a rollout.
 
 Observation statistics are those of the time of acting while a rollout is learned from (so a probability ratio begins
 at exactly 1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return
@@ -41,6 +41,7 @@ class Extras(NamedTuple):
 
     raw: Array  # the draw before clipping or squashing
     log_prob: Array
+    value: Any  # where policy and value share layers, or ()
 
 
 class Sample(NamedTuple):
@@ -109,9 +110,9 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     def act(
         policy: Policy, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
     ) -> tuple[PyTree, PyTree, Extras]:
-        pi, _, carry = net.step(policy.params, see(policy, obs), carry)
+        pi, value, carry = net.step(policy.params, see(policy, obs), carry)
         raw = pi.mode() if greedy else pi.sample(rng)
-        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw))
+        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value if hp.net.shared else ())
 
     def see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
         return _see_rewards(learner, rollout, hp.algorithm.gamma) if alg.normalize_return else learner
@@ -121,12 +122,13 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
 
     def samples(policy: Policy, learner: Learner, rollout: Rollout, hp: HP) -> Sample:
         reward = normalize.scale(learner.return_moments, rollout.reward) if alg.normalize_return else rollout.reward
-        raw, log_prob = rollout.extras
+        raw, log_prob, value = rollout.extras
         obs, final_obs = see(policy, rollout.obs), see(policy, rollout.final_obs)
         ended = rollout.terminated | rollout.truncated
         over = boundary(rollout)
-        # All values at once and not one step at a time while acting: a separate critic is then not run there at all.
-        _, value, v_t, _ = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, over)
+        _, v_tm1, v_t, _ = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, over)
+        # A critic of its own is not run while acting, one step at a time, but here at all steps at once.
+        value = value if hp.net.shared else v_tm1
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, value, v_t, ended, hp.algorithm.lam)
         weight = rollout.valid.astype(jnp.float32)

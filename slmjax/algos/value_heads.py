@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.algos.losses import PUNISH, q_target, td_error
-from slmjax.policies.discrete import pick
 from slmjax.policies.exploration import POLICIES
 from slmjax.policies.schedules import Schedule
 from slmjax.spec.schema import hyper, key
@@ -70,7 +69,7 @@ def greedy_policy(scores: Array) -> Array:
 
 def of_action(output: Array, action: Array) -> Array:
     """What is predicted for the actions taken: `[B, A, N]` and `[B]` to `[B, N]`."""
-    return pick(jnp.swapaxes(output, 1, 2), action[:, None])
+    return jnp.take_along_axis(output, action[:, None, None], 1)[:, 0]
 
 
 def _expected_loss(
