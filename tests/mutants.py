@@ -208,8 +208,8 @@ MUTANTS = (
         "no `stop_gradient` on target",
         "algos/losses.py",
         "TD errors",
-        "return jax.lax.stop_gradient(target_tm1) - q_a",
-        "return target_tm1 - q_a",
+        "return jax.lax.stop_gradient(target_tm1) - pick(q_tm1, a_tm1)",
+        "return target_tm1 - pick(q_tm1, a_tm1)",
         ("test_maths.py::test_no_gradient_flows_through_a_target",),
     ),
     # Where there are target networks no gradient could come so far. CrossQ has none.
@@ -435,8 +435,8 @@ MUTANTS = (
         "clipped reward reported as return",
         "session.py",
         "training",
-        "running = running + jnp.where(out.valid, out.reward, 0.0)",
-        "running = running + jnp.where(out.valid, jnp.sign(out.reward), 0.0)",
+        "running = running + jnp.where(valid, out.reward, 0.0)",
+        "running = running + jnp.where(valid, jnp.sign(out.reward), 0.0)",
         (RAW, ROLLOUT),
     ),
     Mutant(

@@ -59,6 +59,10 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
             rf"^\| configs/reinforce_cartpole.yaml \| {SPREAD} \| {SPREAD} \|$",
         ],
     ),
+    "widths.py": (
+        ["a2c", "--sizes", "3", "5", "--frames", "300"],
+        [r"^\| a2c \| 3 x 1, 3 x 2, 5 x 1, 5 x 2 \| \d+ \| none \| \d+ \|$"],
+    ),
 }
 
 

@@ -64,8 +64,10 @@ def case(name: str, actions: str, memory: dict | None = None, **algorithm) -> Ca
     if name != "Reinforce":
         params = state.policy.params
         rows["log_prob"] = policy(split(params), rows)[0] + rng.normal(0, 0.3, (STEPS, ENVS))
-        rows["value"] = value(split(params), rows["obs"]) + rng.normal(0, 0.3, (STEPS, ENVS))
-        extras = Extras(extras, *(jnp.asarray(rows[x], jnp.float32) for x in ("log_prob", "value")))
+        rows["value"] = value(split(params), rows["obs"])
+        # A critic of its own is asked anew, whatever was said while acting.
+        said = rows["value"] + rng.normal(0, 0.3, (STEPS, ENVS))
+        extras = Extras(extras, *(jnp.asarray(x, jnp.float32) for x in (rows["log_prob"], said)))
     rollout = Rollout(obs, None, jnp.asarray(rows["reward"], jnp.float32), *flags[:2], final_obs, ~flags[2], extras)
     return Case(hp, state, rollout, jax.jit(agent.update), rows)
 

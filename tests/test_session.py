@@ -127,7 +127,7 @@ class TestProgram:
         trial = trial_of("DQN")
         traces = []
         counted = trial.program._replace(segment=lambda *args: traces.append(1) or trial.program.segment(*args))
-        population = make_population(counted, 4)
+        population = make_population(counted, 4, lanes=trial.population.lanes)
         sessions = population.init(trial.keys, trial.hp)
         for frame, stop in ((0, 256), (256, 1024), (1024, 1040)):
             sessions, _ = population.segment(sessions, trial.hp, frame, stop)
@@ -153,7 +153,7 @@ class TestProgram:
             trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile(AS_USERS_DO).as_text()
         )
         assert not re.search(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
-        ring = rf"= \w+\[(1,)?{rows}[\],]"
+        ring = rf"= \w+\[([12],)?{rows}[\],]"
         assert algorithm == "PPO" or re.search(ring, text), "the ring is there"
         assert not [line for line in text.splitlines() if re.search(ring + r".* (copy|select)\(", line)]
 

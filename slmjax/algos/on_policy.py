@@ -41,7 +41,7 @@ class Extras(NamedTuple):
 
     raw: Array  # the draw before clipping or squashing
     log_prob: Array
-    value: Any  # where policy and value share layers, or ()
+    value: Array
 
 
 class Sample(NamedTuple):
@@ -112,7 +112,7 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     ) -> tuple[PyTree, PyTree, Extras]:
         pi, value, carry = net.step(policy.params, see(policy, obs), carry)
         raw = pi.mode() if greedy else pi.sample(rng)
-        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value if hp.net.shared else ())
+        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value)
 
     def see_rewards(learner: Learner, rollout: Rollout, hp: HP) -> Learner:
         return _see_rewards(learner, rollout, hp.algorithm.gamma) if alg.normalize_return else learner
@@ -127,7 +127,8 @@ def on_policy(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
         ended = rollout.terminated | rollout.truncated
         over = boundary(rollout)
         _, v_tm1, v_t, _ = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, over)
-        # A critic of its own is not run while acting, one step at a time, but here at all steps at once.
+        # A critic of its own is not run while acting, one step at a time (nobody reads what it would say, so XLA leaves
+        # it out), but here at all steps at once.
         value = value if hp.net.shared else v_tm1
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, value, v_t, ended, hp.algorithm.lam)
