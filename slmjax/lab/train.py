@@ -8,7 +8,7 @@ from typing import Any
 
 from slmjax.lab import folder as folders
 from slmjax.lab import manifest
-from slmjax.lab.build import Trial, budget, faster_alone
+from slmjax.lab.build import Trial, budget
 from slmjax.lab.checkpoint import Checkpoints, size_of
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress, compact
@@ -142,9 +142,6 @@ def _warn(trial: Trial, run: Run, progress: Progress) -> None:
     warmup = trial.program.warmup_iterations * trial.program.iteration_frames
     if trial.program.opt_steps and budget(spec, trial.program) <= warmup:
         progress.say(f"warning: nothing will be learned, the warm-up of {warmup} frames is all of env.max_frame")
-    if trial.population.lanes > 1 and faster_alone(trial.population):
-        few = plural(spec.meta.max_session, "session")
-        progress.say(f"note: `--set meta.lanes=1` is faster for {few} on this machine; the last bits differ")
     rate = getattr(getattr(spec.hp.net, "optim_spec", None), "lr", None)
     if isinstance(rate, Schedule) and run.frame and float(value(rate, run.frame)) == 0.0:
         progress.say(f"warning: nothing more will be learned, the learning rate is 0 at frame {run.frame}")
