@@ -1,7 +1,9 @@
 """Sessions 0 to 2 of runs of several sizes, on one device and on two: every leaf and every column, bit by bit.
 
-python benchmarks/widths.py                                  all cases, 20k frames; an hour on two cores
-python benchmarks/widths.py ppo4 dqn10 --sizes 3 16 --frames 5000
+    python benchmarks/widths.py                                  all cases, 20k frames; hours on two cores
+    python benchmarks/widths.py ppo4 dqn10 --sizes 3 16 --frames 5000
+
+Where nothing differs, what a session learns hangs on its spec alone.
 """
 
 import argparse
@@ -17,15 +19,13 @@ USUAL = ("ppo4", "a2c", "reinforce", "dqn10", "ddqn_per", "sac", "ppo_recurrent"
 def first_three(spec: dict, sessions: int, devices: int, frames: int) -> dict[str, np.ndarray]:
     """Leaves and columns of sessions 0 to 2 after so many frames."""
     import slmjax
-    from slmjax.lab.build import make_trial
+    from slmjax.lab.build import make_trial, normalises
     from slmjax.population import make_population
 
     meta = {"max_session": sessions, "log_frequency": spec.get("meta", {}).get("log_frequency", 500)}
     trial = make_trial(slmjax.load_spec({**spec, "meta": meta}))
-    net = trial.spec.agent.net
-    norms = any(getattr(net, name, False) for name in ("layer_norm", "batch_renorm"))
     chosen = jax.devices()[:devices]
-    population = make_population(trial.program, sessions, chosen, trial.population.lanes, norms)
+    population = make_population(trial.program, sessions, chosen, trial.population.lanes, normalises(trial.spec))
     keys, hp = population.place(trial.population.gather(trial.keys)), population.repeat(trial.spec.hp)
     step = trial.program.iteration_frames
     stop = max(1, round(frames / step)) * step

@@ -21,9 +21,9 @@ CASES = {
 }
 
 
-def trial_of(name: str, sessions: int, num_envs: int = 4, **meta):
+def trial_of(name: str, sessions: int, **meta):
     meta = {"max_session": sessions, "log_frequency": 256, "eval_episodes": 2} | meta
-    return make_trial(spec_of(name, "CartPole-v1", FRAMES, num_envs=num_envs, meta=meta, **CASES[name]))
+    return make_trial(spec_of(name, "CartPole-v1", FRAMES, meta=meta, **CASES[name]))
 
 
 def first_three(name: str, sessions: int, devices: int):
@@ -37,7 +37,7 @@ def first_three(name: str, sessions: int, devices: int):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_session_does_not_depend_on_how_many_there_are_nor_on_the_devices(name):
-    """Of SAC and TD3, whose critics are under a `vmap` of their own, this holds on one number of devices alone."""
+    """SAC is not among them: its bits differ from one device to two (its critics are under a `vmap` of their own)."""
     few = first_three(name, 3, 2)
     assert few[1]["updates"].any()
     for sessions, devices in ((3, 1), (4, 1), (11, 2)):
@@ -53,9 +53,7 @@ def test_the_number_of_sessions_compiles_nothing(tmp_path):
         programs = {}
         for sessions in (1, 3, 16, 100, 1000):
             trial = trial_of("DQN", sessions)
-            jax.block_until_ready(
-                trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile()
-            )
+            trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile()
             programs[sessions] = len([*tmp_path.glob("jit_advance-*-cache")])
         assert programs == {1: 1, 3: 2, 16: 2, 100: 2, 1000: 2}
     finally:

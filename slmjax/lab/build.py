@@ -105,7 +105,7 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
         one = jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
-    population = make_population(program, spec.meta.max_session, lanes=_lanes(spec), normalising=_normalises(spec))
+    population = make_population(program, spec.meta.max_session, lanes=_lanes(spec), normalising=normalises(spec))
     refuse_what_does_not_fit(one, population)
     # In the spec, which is kept with the run: what a session learns depends on it to the last bit.
     spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, lanes=population.lanes))
@@ -126,7 +126,7 @@ def _lanes(spec: Spec) -> int | None:
     return 1 if jax.default_backend() == "cpu" else None
 
 
-def _normalises(spec: Spec) -> bool:
+def normalises(spec: Spec) -> bool:
     """Whether networks standardise features."""
     return any(getattr(spec.agent.net, name, False) for name in ("layer_norm", "batch_renorm"))
 
