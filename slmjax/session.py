@@ -215,11 +215,10 @@ def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -
         action, carry, extras = agent.act(session.agent.policy, obs, carry, act_key, hp, False)
         env_state, out = env.step(env_key, env_state, action)
         ended = out.terminated | out.truncated
-        valid = jnp.ones_like(out.valid) if env.always_valid else out.valid
-        anew = ended | ~valid  # an invented row is that of a reset: an episode begins after it
+        anew = ended | ~out.valid  # an invented row is that of a reset: an episode begins after it
         carry = jax.tree.map(lambda c, f: jnp.where(_expand(anew, c), f, c), carry, fresh)
-        running = running + jnp.where(valid, out.reward, 0.0)
-        seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, valid, extras)
+        running = running + jnp.where(out.valid, out.reward, 0.0)
+        seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, out.valid, extras)
         return (env_state, out.obs, carry, jnp.where(ended, 0.0, running)), (seen, running)
 
     start = (session.env, session.obs, session.carry, session.stats.running)

@@ -435,8 +435,8 @@ MUTANTS = (
         "clipped reward reported as return",
         "session.py",
         "training",
-        "running = running + jnp.where(valid, out.reward, 0.0)",
-        "running = running + jnp.where(valid, jnp.sign(out.reward), 0.0)",
+        "running = running + jnp.where(out.valid, out.reward, 0.0)",
+        "running = running + jnp.where(out.valid, jnp.sign(out.reward), 0.0)",
         (RAW, ROLLOUT),
     ),
     Mutant(
