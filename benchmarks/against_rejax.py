@@ -39,9 +39,6 @@ def ours(algorithm: str, envs: int, slots: int, frames: int) -> dict:
     import numpy as np
     import specs
 
-    from slmjax.lab import devices
-
-    devices.use_every_core()
     from slmjax.lab.build import make_trial
     from slmjax.lab.loop import compile_segment, start
 

@@ -107,7 +107,6 @@ def _spec(algorithm: str, frames: int, slots: int = 10_000, **meta: object) -> o
 def _trial(algorithm: str, sessions: int, frames: int, slots: int = 10_000, **meta: object) -> tuple:
     from slmjax.lab import devices
 
-    devices.use_every_core()
     devices.cache_programs()
     from slmjax.lab.build import make_trial
     from slmjax.lab.loop import start

@@ -16,16 +16,17 @@ from against_commit import cases
 USUAL = ("ppo4", "a2c", "reinforce", "dqn10", "ddqn_per", "sac", "ppo_recurrent", "conv")
 
 
-def first_three(spec: dict, sessions: int, devices: int, frames: int) -> dict[str, np.ndarray]:
-    """Leaves and columns of sessions 0 to 2 after so many frames."""
+def first_three(spec: dict, sessions: int, count: int, frames: int) -> dict[str, np.ndarray]:
+    """Leaves and columns of sessions 0 to 2 after so many frames, on so many devices."""
     import slmjax
     from slmjax.lab.build import make_trial, normalises
     from slmjax.population import make_population
 
     meta = {"max_session": sessions, "log_frequency": spec.get("meta", {}).get("log_frequency", 500)}
     trial = make_trial(slmjax.load_spec({**spec, "meta": meta}))
-    chosen = jax.devices()[:devices]
-    population = make_population(trial.program, sessions, chosen, trial.population.lanes, normalises(trial.spec))
+    lanes = trial.population.lanes
+    devices = jax.devices()[:count]
+    population = make_population(trial.program, sessions, devices, lanes, 2, normalises(trial.spec))
     keys, hp = population.place(trial.population.gather(trial.keys)), population.repeat(trial.spec.hp)
     step = trial.program.iteration_frames
     stop = max(1, round(frames / step)) * step
@@ -46,7 +47,7 @@ def main() -> None:
     options = arguments.parse_args()
     from slmjax.lab import devices
 
-    devices.use_every_core()
+    jax.config.update("jax_num_cpu_devices", 2)
     devices.cache_programs()
     if unknown := [case for case in options.cases if case not in cases()]:
         arguments.error(f"unknown case {unknown[0]!r}; known: {', '.join(cases())}")

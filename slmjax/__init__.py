@@ -37,9 +37,6 @@ _PUBLIC = {
     "Discrete": "slmjax.types",
 }
 
-# What starts JAX's backend when called, and with it fixes the devices that sessions are spread over.
-_STARTS = ("make_env", "vectorize", "make_agent", "make_session", "session_key", "train", "load_policy", "load_result")
-
 __all__ = [
     "Box",
     "Discrete",
@@ -78,8 +75,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'slmjax' has no attribute {name!r}")
-    if name in _STARTS:
-        importlib.import_module("slmjax.lab.devices").use_every_core()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -1,14 +1,14 @@
 """Many sessions as one compiled program, run in batches of a fixed width.
 
-A *batch* is `W` lanes on each device: `jit(shard_map(vmap(segment)))`, donated; with `W = 1` there is no `vmap`. The
-batches run in turn, however many there are. So nothing compiles anew for another number of sessions, temporary memory
-is that of a batch, and what a session learns does not depend on how many run beside it, to the last bit. (Under one
+A *batch* is `W` lanes, `jit(vmap(segment))` with donated sessions; with `W = 1` there is no `vmap`. All batches run
+through the same program. So nothing compiles anew for another number of sessions, temporary memory is that of the
+batches under way, and what a session learns does not depend on how many run beside it, to the last bit. (Under one
 `vmap` over all of them it does: XLA sums in another order for another number of lanes; and many lanes overflow a CPU's
 caches.)
 
-Sessions need no word from each other, so each device runs its share alone: `shard_map` keeps the program free of
-collectives where `jit` with sharded inputs would put one into every `while_loop`. On a CPU each core is a device
-(`lab.devices.use_every_core`).
+Sessions need no word from each other, so batches need none. On a CPU they are on one device, and threads, one a core,
+run them: XLA runs in turn what one thread hands it, and at once what different ones do. On accelerators they go round
+the devices, with a thread each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from slmjax.batches import Compiled
 from slmjax.session import MAX_ROWS, Program, Session
 from slmjax.types import HP, Array, PyTree
 
-AXIS = "session"
-
-# One device of a CPU is one core. By default XLA hands the operations of a program to a pool of threads, to run several
-# at once: where each takes a microsecond, half of the time then goes into the handing over.
+# By default XLA hands the operations of a program to a pool of threads, to run several at once: where each takes a
+# microsecond, half of the time then goes into the handing over.
 ON_CPU = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 # By default XLA leaves products and sums to a library of small kernels, YNN. Of the sums that the gradient of a
@@ -37,9 +35,8 @@ SUMS_BY_XLA = {
     "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 }
 
-# What is spread over batches: one pytree a batch, its leaves `[devices x W, ...]`, sharded over the devices. Where the
-# lanes of the last batch are more than the sessions left, copies of the last session fill it; devices that hold nothing
-# else do not run them. No function of a population shows them.
+# What is spread over batches: one pytree a batch, its leaves `[W, ...]` on one device. Where the lanes of the last are
+# more than the sessions left, copies of the last session fill it. No function of a population shows them.
 Batches = tuple[PyTree, ...]
 
 
@@ -48,23 +45,25 @@ class Population(NamedTuple):
 
     Attributes:
         size: sessions, `S`.
-        lanes: `W`, lanes that a device runs at once.
-        devices: devices that the sessions are spread over.
+        lanes: `W`, sessions of a batch.
+        devices: devices that the batches are on.
+        threads: batches that run at once.
         init: `(keys, hp) -> sessions`, all in batches.
         segment: `(sessions, hp, frame, stop, close=True, late=0) -> (sessions, rows)`: as `Program.segment`; rows
             `[S, rows]` on the host, as many as ended; donates `sessions`.
         evaluate: `(sessions, hp, frame) -> returns [S, episodes]` on the host.
         place: a pytree `[S, ...]` in batches on the devices.
-        repeat: an `HP` of one session in batches: the same for every session, placed once.
+        repeat: an `HP` of one session in batches: the same for every session, placed once a device.
         gather: batches as a pytree `[S, ...]` on the first device.
         parts: `(batches, leaf)`: leaf number `leaf` of them as arrays `[n, ...]` on the host, `S` rows in all and in
-            order; on a CPU they are views of what the devices hold. Keys of random numbers come as their data.
+            order; on a CPU they are views of what the device holds. Keys of random numbers come as their data.
         lower: `(sessions, hp) -> jax.stages.Lowered` of `segment`, to look at what is compiled.
     """
 
     size: int
     lanes: int
     devices: tuple[Any, ...]
+    threads: int
     init: Callable[[Batches, Batches], Batches]
     segment: Callable[..., tuple[Batches, dict[str, np.ndarray]]]
     evaluate: Callable[[Batches, Batches, int], np.ndarray]
@@ -80,61 +79,50 @@ def make_population(
     size: int,
     devices: Sequence[Any] | None = None,
     lanes: int | None = 1,
+    threads: int = 1,
     normalising: bool = False,
 ) -> Population:
-    """The population of `size` sessions on `devices` (default: all), `lanes` at once on each (None: one batch of all).
+    """The population of `size` sessions in batches of `lanes` (None: one a device).
 
-    No more devices are used than it takes. `normalising` says that networks standardise features: it makes them fast.
+    Args:
+        program: the functions of one session.
+        size: sessions.
+        devices: where the batches are, in turn; by default all accelerators, or the first device of a CPU.
+        lanes: sessions of a batch.
+        threads: batches that run at once; there is at least one a device.
+        normalising: whether networks standardise features; it makes them fast.
     """
-    everyone = tuple(devices if devices is not None else jax.devices())
+    everyone = tuple(devices if devices is not None else _usual_devices())
     wide = -(-size // len(everyone)) if lanes is None else lanes
-    chosen = everyone[: -(-size // wide)]
-    mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
-    each, same = PartitionSpec(AXIS), PartitionSpec()
-    sharding, shared = NamedSharding(mesh, each), NamedSharding(mesh, same)
-    width = wide * len(chosen)
-    first_lanes = range(0, size, width)
+    firsts = range(0, size, wide)  # the first lane of each batch
+    chosen = everyone[: len(firsts)]
+    threads = min(max(threads, len(chosen)), len(firsts))
     options = _compiler_options(normalising) if chosen[0].platform == "cpu" else None
-
-    def spread(function: Callable, specs: tuple, donate: bool = False) -> Any:
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)
-        return jax.jit(mapped, donate_argnums=0 if donate else (), compiler_options=options)
-
     step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 
-    def advance(sessions: Session, hp: HP, stop: Array, frame: Array, *more: Array) -> tuple[Session, dict[str, Array]]:
-        # `stop [W]` is that of each lane. Where the first of a device only fills the batch, all of them do.
-        until = stop[0]
-        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, until, *more), wide)(sessions, hp)
+    def advance(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, dict[str, Array]]:
+        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, *more), wide)(sessions, hp)
         return sessions, _pack(rows)
 
     def play(sessions: Session, hp: HP, frame: Array) -> Array:
         return over_lanes(lambda s, h: program.evaluate(s, h, frame), wide)(sessions, hp)
 
-    init = spread(over_lanes(program.init, wide), (each, each))
-    segment = spread(advance, (each, each, each, same, same, same), donate=True)
-    evaluate = spread(play, (each, each, same))
-
-    def stops(first: int, frame: int, stop: int) -> Array:
-        """Where each lane of the batch that begins with lane `first` stops: at once where it only fills the batch."""
-        idle = np.arange(first, first + width) >= size
-        return jax.device_put(np.where(idle, frame, stop).astype(np.int32), sharding)
+    init = Compiled(over_lanes(program.init, wide), chosen, threads, options)
+    segment = Compiled(advance, chosen, threads, options, donate=True)
+    evaluate = Compiled(play, chosen, threads, options)
 
     def place(tree: PyTree) -> Batches:
-        lanes = [np.minimum(np.arange(first, first + width), size - 1) for first in first_lanes]
-        return tuple(jax.tree.map(lambda x, at=at: _put(x, at, sharding), tree) for at in lanes)
+        lanes = [np.minimum(np.arange(first, first + wide), size - 1) for first in firsts]
+        where = [chosen[i % len(chosen)] for i in range(len(firsts))]
+        return tuple(jax.tree.map(lambda x, at=at: _put(x, *at), tree) for at in zip(lanes, where, strict=True))
 
     def repeat(hp: HP) -> Batches:
-        one = jax.tree.map(lambda x: _put(x, np.zeros(width, int), sharding), stack([hp]))
-        return (one,) * len(first_lanes)
+        each = [jax.tree.map(lambda x, to=to: _put(x, np.zeros(wide, int), to), stack([hp])) for to in chosen]
+        return tuple(each[i % len(chosen)] for i in range(len(firsts)))
 
     def parts(batches: Batches, leaf: int) -> Iterator[np.ndarray]:
-        for first, batch in zip(first_lanes, batches, strict=True):
-            left = size - first
-            for piece in _on_host(jax.tree.leaves(batch)[leaf]):
-                if left > 0:
-                    yield piece[:left]
-                left -= len(piece)
+        for first, batch in zip(firsts, batches, strict=True):
+            yield _on_host(jax.tree.leaves(batch)[leaf])[: size - first]
 
     def gather(batches: Batches) -> PyTree:
         leaves, structure = jax.tree.flatten(batches[0])
@@ -142,7 +130,7 @@ def make_population(
         return jax.tree.unflatten(structure, whole)
 
     def run_init(keys: Batches, hp: Batches) -> Batches:
-        return tuple(init(*batch) for batch in zip(keys, hp, strict=True))
+        return tuple(init(zip(keys, hp, strict=True), jax.block_until_ready))
 
     def run_segment(
         sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True, late: int = 0
@@ -153,26 +141,30 @@ def make_population(
             raise ValueError(f"expected at most {MAX_ROWS} rows of {program.row_frames} frames, got {frame} to {stop}")
         ended = stop // program.row_frames - frame // program.row_frames
         ended += bool(close and stop % program.row_frames and stop >= frame)
-        full, last = stops(0, frame, stop), stops(first_lanes[-1], frame, stop)
-        now = jax.device_put((np.int32(frame), np.bool_(close), np.int32(late)), shared)
-        done = []
-        for first, batch, batch_hp in zip(first_lanes, sessions, hp, strict=True):
-            done.append(segment(batch, batch_hp, last if first == first_lanes[-1] else full, *now))
-        # Only now: the devices work on the later batches while the rows of the first are fetched.
-        rows = [{names: _fetch(x, ended) for names, x in packed.items()} for _, packed in done]
+
+        def fetch(done: tuple[Session, dict[str, Array]]) -> tuple[Session, dict[str, np.ndarray]]:
+            return done[0], {names: _fetch(x, ended) for names, x in done[1].items()}
+
+        now = np.int32(frame), np.int32(stop), np.bool_(close), np.int32(late)
+        done = segment([(*batch, *now) for batch in zip(sessions, hp, strict=True)], fetch)
+        rows = [packed for _, packed in done]
         whole = {names: np.concatenate([batch[names] for batch in rows])[:size] for names in rows[0]}
         return tuple(session for session, _ in done), _unpack(whole)
 
     def run_evaluate(sessions: Batches, hp: Batches, frame: int) -> np.ndarray:
-        now = jax.device_put(np.int32(frame), shared)
-        done = [evaluate(batch, batch_hp, now) for batch, batch_hp in zip(sessions, hp, strict=True)]
-        return np.concatenate([np.asarray(x) for x in done])[:size]
+        batches = [(*batch, np.int32(frame)) for batch in zip(sessions, hp, strict=True)]
+        return np.concatenate(evaluate(batches, np.asarray))[:size]
 
     def lower(sessions: Batches, hp: Batches) -> jax.stages.Lowered:
-        now = jax.device_put((np.int32(0), np.bool_(True), np.int32(0)), shared)
-        return segment.lower(sessions[0], hp[0], stops(0, 0, 0), *now)
+        return segment.lower(sessions[0], hp[0], np.int32(0), np.int32(0), np.bool_(True), np.int32(0))
 
-    return Population(size, wide, chosen, run_init, run_segment, run_evaluate, place, repeat, gather, parts, lower)
+    return Population(
+        size, wide, chosen, threads, run_init, run_segment, run_evaluate, place, repeat, gather, parts, lower
+    )
+
+
+def _usual_devices() -> Sequence[Any]:
+    return jax.devices()[:1] if jax.default_backend() == "cpu" else jax.devices()
 
 
 @cache
@@ -232,24 +224,22 @@ def _fetch(packed: Array, rows: int) -> np.ndarray:
     """The first `rows` of `[W, columns, MAX_ROWS]` on the host."""
     if next(iter(packed.devices())).platform != "cpu":  # what is not asked for need not travel; few lengths compile
         packed = packed[..., : min(1 << (rows - 1).bit_length() if rows else 0, MAX_ROWS)]
-    return np.concatenate([piece[..., :rows] for piece in _on_host(packed)])
+    return np.asarray(packed)[..., :rows]
 
 
 def _is_key(x: Any) -> bool:
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _on_host(x: Array) -> Iterator[np.ndarray]:
-    """What each device holds of an array, in order: on a CPU not copied."""
-    data = jax.random.key_data(x) if _is_key(x) else x
-    for shard in sorted(data.addressable_shards, key=lambda shard: shard.index[0].start or 0):
-        yield np.asarray(shard.data)
+def _on_host(x: Array) -> np.ndarray:
+    """An array as NumPy has it: on a CPU not copied."""
+    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
 
 
-def _put(x: Any, rows: np.ndarray, sharding: NamedSharding) -> Array:
+def _put(x: Any, rows: np.ndarray, device: Any) -> Array:
     if _is_key(x):
-        return jax.random.wrap_key_data(_put(jax.random.key_data(x), rows, sharding), impl=jax.random.key_impl(x))
-    return jax.device_put(np.asarray(x)[rows], sharding)
+        return jax.random.wrap_key_data(_put(jax.random.key_data(x), rows, device), impl=jax.random.key_impl(x))
+    return jax.device_put(np.asarray(x)[rows], device)
 
 
 def _like(leaf: Array, value: np.ndarray, device: Any) -> Array:

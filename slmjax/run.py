@@ -85,7 +85,6 @@ def _complain(text: str) -> None:
 def _run(options: argparse.Namespace) -> int:
     from slmjax.lab import devices
 
-    devices.use_every_core()
     if not options.no_cache:
         devices.cache_programs()
     if options.resume:

@@ -22,7 +22,7 @@ def command(*words: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a run: this checkout, two devices or fewer, quiet."""
+    """The environment of a run: this checkout, on a CPU."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "JAX_PLATFORMS": "cpu"}
 
 

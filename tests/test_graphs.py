@@ -3,16 +3,19 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from runs import LIMIT
 from scipy import stats
 
 from slmjax.analysis import graphs, style
 from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
+from slmjax.analysis.drawing import SHARE, Job, draw_all
 from slmjax.analysis.metrics import trial_metrics
 from slmjax.analysis.overview import NAMED, draw_sessions, ranked, sessions_graph
 from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.summary import summary
-from slmjax.analysis.tables import session_df
+from slmjax.analysis.tables import session_df, write_csv
 from slmjax.lab.report import noteworthy
 
 NAN = float("nan")
@@ -181,6 +184,30 @@ class TestNoteworthy:
 
     def test_where_every_session_failed_it_is_some(self):
         assert noteworthy(trial_metrics(trial(20), 20.0, dict.fromkeys(range(20), 0))) == [0, 1, 2, 3]
+
+
+class TestSeveralProcesses:
+    @pytest.fixture
+    def jobs(self, tmp_path):
+        stems = [str(tmp_path / str(i)) for i in range(2 * SHARE)]
+        for stem, session in zip(stems, trial(2 * SHARE), strict=True):
+            write_csv(session, f"{stem}.csv")
+        return [Job(f"{stem}.csv", f"{stem}.png", "a title", 9.0) for stem in stems]
+
+    @pytest.mark.timeout(LIMIT)
+    def test_they_draw_what_one_would(self, jobs, tmp_path):
+        draw_all(jobs, 2)
+        several = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+        assert len(set(several.values())) == 2 * SHARE
+        for job in jobs[::5]:
+            graphs.session_graph(pd.read_csv(job.table), job.graph, job.title, job.random_baseline)
+        assert several == {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+
+    @pytest.mark.timeout(LIMIT)
+    def test_what_one_of_them_says_last_is_told(self, jobs, tmp_path):
+        (tmp_path / "3.csv").unlink()
+        with pytest.raises(RuntimeError, match=r"could not be drawn.*3\.csv"):
+            draw_all(jobs, 2)
 
 
 class TestOverview:

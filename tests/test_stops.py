@@ -176,7 +176,7 @@ def cut(line: str) -> list[str]:
 
 class TestCheckpoints:
     def test_they_hold_every_leaf_of_every_session_and_no_lane_that_pads(self, tmp_path):
-        trial = trial_of("ActorCritic", 64)  # three sessions on two devices: one lane is a copy
+        trial = trial_of("ActorCritic", 64)  # three sessions in batches of two: one lane is a copy
         run = start(trial)
         Checkpoints(tmp_path).save(trial, run)
         about, arrays = leaves.read(tmp_path / "0")

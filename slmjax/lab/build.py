@@ -8,13 +8,17 @@ import jax.numpy as jnp
 
 from slmjax import registry
 from slmjax.envs import make_env
+from slmjax.lab.devices import cores
 from slmjax.lab.memory import refuse_what_does_not_fit
 from slmjax.population import Batches, Population, make_population
-from slmjax.session import Program, make_program, session_key
+from slmjax.session import Program, Session, make_program, session_key
 from slmjax.spec import locate
 from slmjax.spec.errors import expect, refuse_unread
 from slmjax.spec.sections import Spec
 from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
+
+# Environments from which on a session keeps a core busy alone.
+MANY = 16
 
 
 class Trial(NamedTuple):
@@ -105,7 +109,10 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
         one = jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
-    population = make_population(program, spec.meta.max_session, lanes=_lanes(spec), normalising=normalises(spec))
+    threads = cores() if jax.default_backend() == "cpu" else 1
+    population = make_population(
+        program, spec.meta.max_session, lanes=_lanes(spec, one), threads=threads, normalising=normalises(spec)
+    )
     refuse_what_does_not_fit(one, population)
     # In the spec, which is kept with the run: what a session learns depends on it to the last bit.
     spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, lanes=population.lanes))
@@ -113,17 +120,19 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
     return Trial(spec, program, population, population.place(keys), population.repeat(spec.hp))
 
 
-def _lanes(spec: Spec) -> int | None:
-    """Sessions that a device runs at once, None: all of its own.
+def _lanes(spec: Spec, one: Session) -> int | None:
+    """Sessions of a batch, None: all of a device. It follows from the spec alone, never from how many sessions it has.
 
-    On a CPU one by one. Of a session with few environments the time goes into starting operations, which company shares
-    (two lanes: 1.1 to 1.3 times the frames); but then bits would depend on the number of devices, and a session alone
-    would take twice as long. Any larger one is only slowed down by what does not fit the caches. An accelerator wants
-    as much at once as there is.
+    On a CPU two where a session is small: its time goes into starting operations, which company shares; four would give
+    little more, and a session alone would take twice as long. Any larger one is only slowed down by what no longer fits
+    the caches. An accelerator wants as much at once as there is.
     """
     if spec.meta.lanes is not None:
         return spec.meta.lanes
-    return 1 if jax.default_backend() == "cpu" else None
+    if jax.default_backend() != "cpu":
+        return None
+    images = any(x.ndim > 2 for x in jax.tree.leaves(one.obs))  # [E, ...]
+    return 2 if spec.env.num_envs < MANY and not images else 1
 
 
 def normalises(spec: Spec) -> bool:

@@ -1,4 +1,4 @@
-"""What must be said to JAX before its backend starts."""
+"""The machine: its cores, and where programs compiled for it are kept."""
 
 import os
 from pathlib import Path
@@ -14,21 +14,6 @@ def _config(name: str) -> Any:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_every_core() -> None:
-    """One XLA device a core where the backend is a CPU, so that sessions spread over cores as over GPUs.
-
-    A program of small networks gains nothing from XLA's own threads. Does nothing once a backend has started, or
-    where the person has chosen a number of devices.
-    """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    try:
-        if _config("jax_num_cpu_devices") < 1:
-            jax.config.update("jax_num_cpu_devices", cores())
-    except RuntimeError:
-        pass  # the backend runs already, with the devices it has
 
 
 def cache_folder() -> Path:

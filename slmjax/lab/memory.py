@@ -35,10 +35,9 @@ def refuse_what_does_not_fit(one: Session, population: Population) -> None:
         UserError: it does not fit.
     """
     free = available(population.devices)
-    lanes = -(-population.size // (population.lanes * len(population.devices))) * population.lanes
-    devices = len(population.devices)
+    batches = -(-population.size // population.lanes)
     each = bytes_of(one)
-    needed = each * lanes * (devices if population.devices[0].platform == "cpu" else 1)
+    needed = each * population.lanes * -(-batches // len(population.devices))
     if free is None or needed <= free:
         return
     part, most = max(((name, bytes_of(tree)) for name, tree in _parts(one)), key=lambda pair: pair[1])

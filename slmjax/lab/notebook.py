@@ -231,7 +231,6 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
     if sessions is not None:
         _check_sessions(sessions)
         spec = dataclasses.replace(spec, meta=dataclasses.replace(spec.meta, max_session=int(sessions)))
-    devices.use_every_core()
     devices.cache_programs()
     trial: Trial = make_trial(spec)
     total = budget(spec, trial.program)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slmjax.lab.devices import cores
 from slmjax.lab.history import History
 from slmjax.spec.sections import Spec
 
@@ -31,7 +32,8 @@ def session_tables(spec: Spec, history: History) -> "list[pd.DataFrame]":
 def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> dict[str, Any]:
     """Writes the tables, metrics and graphs of a trial into a run's folder: the trial's metrics."""
     from slmjax.analysis.baselines import random_baseline
-    from slmjax.analysis.graphs import graph_title, session_graph, trial_graph
+    from slmjax.analysis.drawing import Job, draw_all
+    from slmjax.analysis.graphs import graph_title, trial_graph
     from slmjax.analysis.metrics import trial_metrics
     from slmjax.analysis.overview import sessions_graph
     from slmjax.analysis.tables import write_csv, write_json
@@ -42,12 +44,17 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     baseline = random_baseline(spec.env.name) if usual else None
     metrics = trial_metrics(tables, baseline, failed, MA_ROWS * spec.meta.log_frequency)
     stem = f"{spec.name}_t{trial}"
-    for i, table in enumerate(tables):
-        write_csv(table, folder / "info" / f"{stem}_s{i}_session_df.csv")
+    files = [folder / "info" / f"{stem}_s{i}_session_df.csv" for i in range(len(tables))]
+    for table, file in zip(tables, files, strict=True):
+        write_csv(table, file)
     write_json(metrics, folder / "info" / f"{stem}_trial_metrics.json")
-    for i in noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables)):
-        path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
-        session_graph(tables[i], path, graph_title(spec.name, spec.env.name, trial, i), baseline)
+    chosen = noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables))
+    names = [folder / "graph" / f"{stem}_s{i}_session_graph.png" for i in chosen]
+    titles = [graph_title(spec.name, spec.env.name, trial, i) for i in chosen]
+    jobs = [
+        Job(str(files[i]), str(name), title, baseline) for i, name, title in zip(chosen, names, titles, strict=True)
+    ]
+    draw_all(jobs, cores())
     if len(tables) > FEW:
         title = graph_title(spec.name, spec.env.name, trial)
         sessions_graph(tables, folder / "graph" / f"{stem}_sessions_graph.png", title, metrics, failed)

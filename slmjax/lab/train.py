@@ -148,8 +148,9 @@ def _warn(trial: Trial, run: Run, progress: Progress) -> None:
 
 
 def _headline(trial: Trial, folder: Path, run: Run) -> str:
-    spec, devices = trial.spec, trial.population.devices
-    kind = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+    spec, devices, threads = trial.spec, trial.population.devices, trial.population.threads
+    platform = devices[0].platform
+    kind = plural(threads, "core") if platform == "cpu" else plural(len(devices), f"{platform} device")
     resumed = f", from frame {run.frame}" if run.frame else ""
     size = f"{plural(spec.meta.max_session, 'session')} x {plural(spec.env.num_envs, 'environment')}"
     return (

@@ -1,0 +1,69 @@
+"""Graphs of many sessions, drawn by several processes at once: each takes a third of a second.
+
+python -m slmjax.analysis.drawing < jobs.json
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from slmjax.analysis.graphs import session_graph
+
+SHARE = 8  # graphs that are worth a process of their own, whose imports take about a second
+
+
+class Job(NamedTuple):
+    """The graph of one session: from which table (CSV) to which file, its title, the return of a random policy."""
+
+    table: str
+    graph: str
+    title: str
+    random_baseline: float | None
+
+
+def draw_all(jobs: Sequence[Job], processes: int) -> None:
+    """Draws all graphs, with as many processes at once as are worth it.
+
+    They are fresh ones, of a command of their own: a fork beside the threads of JAX may hang, and `multiprocessing`
+    would run a script again that does not guard its main part.
+
+    Raises:
+        RuntimeError: a process failed; holds what it said last.
+    """
+    processes = min(processes, len(jobs) // SHARE)
+    if processes < 2:
+        _draw(jobs)
+        return
+    words, said = [sys.executable, "-m", __name__], subprocess.PIPE
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)
+    }  # what is found here, is there
+    running = [subprocess.Popen(words, stdin=subprocess.PIPE, stderr=said, env=env) for _ in range(processes)]
+    try:
+        for i, process in enumerate(running):
+            assert process.stdin
+            process.stdin.write(json.dumps(jobs[i::processes]).encode())
+            process.stdin.close()
+        for process in running:
+            assert process.stderr
+            lines = process.stderr.read().decode(errors="replace").strip().splitlines()
+            if process.wait():
+                raise RuntimeError(f"session graphs could not be drawn: {lines[-1] if lines else process.returncode}")
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _draw(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        session_graph(pd.read_csv(job.table), job.graph, job.title, job.random_baseline)
+
+
+if __name__ == "__main__":
+    _draw([Job(*job) for job in json.load(sys.stdin)])
