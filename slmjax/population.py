@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.batches import Compiled
+from slmjax.batches import Batches, Compiled, Layout
 from slmjax.session import MAX_ROWS, Program, Session
 from slmjax.types import HP, Array, PyTree
 
@@ -34,10 +34,6 @@ SUMS_BY_XLA = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
     "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 }
-
-# What is spread over batches: one pytree a batch, its leaves `[W, ...]` on one device. Where the lanes of the last are
-# more than the sessions left, copies of the last session fill it. No function of a population shows them.
-Batches = tuple[PyTree, ...]
 
 
 class Population(NamedTuple):
@@ -94,10 +90,9 @@ def make_population(
     """
     everyone = tuple(devices if devices is not None else _usual_devices())
     wide = -(-size // len(everyone)) if lanes is None else lanes
-    firsts = range(0, size, wide)  # the first lane of each batch
-    chosen = everyone[: len(firsts)]
-    threads = min(max(threads, len(chosen)), len(firsts))
-    options = _compiler_options(normalising) if chosen[0].platform == "cpu" else None
+    layout = Layout(size, wide, everyone[: -(-size // wide)])
+    threads = min(max(threads, len(layout.devices)), len(layout.firsts))
+    options = _compiler_options(normalising) if everyone[0].platform == "cpu" else None
     step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 
     def advance(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, dict[str, Array]]:
@@ -107,27 +102,9 @@ def make_population(
     def play(sessions: Session, hp: HP, frame: Array) -> Array:
         return over_lanes(lambda s, h: program.evaluate(s, h, frame), wide)(sessions, hp)
 
-    init = Compiled(over_lanes(program.init, wide), chosen, threads, options)
-    segment = Compiled(advance, chosen, threads, options, donate=True)
-    evaluate = Compiled(play, chosen, threads, options)
-
-    def place(tree: PyTree) -> Batches:
-        lanes = [np.minimum(np.arange(first, first + wide), size - 1) for first in firsts]
-        where = [chosen[i % len(chosen)] for i in range(len(firsts))]
-        return tuple(jax.tree.map(lambda x, at=at: _put(x, *at), tree) for at in zip(lanes, where, strict=True))
-
-    def repeat(hp: HP) -> Batches:
-        each = [jax.tree.map(lambda x, to=to: _put(x, np.zeros(wide, int), to), stack([hp])) for to in chosen]
-        return tuple(each[i % len(chosen)] for i in range(len(firsts)))
-
-    def parts(batches: Batches, leaf: int) -> Iterator[np.ndarray]:
-        for first, batch in zip(firsts, batches, strict=True):
-            yield _on_host(jax.tree.leaves(batch)[leaf])[: size - first]
-
-    def gather(batches: Batches) -> PyTree:
-        leaves, structure = jax.tree.flatten(batches[0])
-        whole = [_like(leaf, np.concatenate([*parts(batches, i)]), chosen[0]) for i, leaf in enumerate(leaves)]
-        return jax.tree.unflatten(structure, whole)
+    init = Compiled(over_lanes(program.init, wide), layout.devices, threads, options)
+    segment = Compiled(advance, layout.devices, threads, options, donate=True)
+    evaluate = Compiled(play, layout.devices, threads, options)
 
     def run_init(keys: Batches, hp: Batches) -> Batches:
         return tuple(init(zip(keys, hp, strict=True), jax.block_until_ready))
@@ -159,7 +136,18 @@ def make_population(
         return segment.lower(sessions[0], hp[0], np.int32(0), np.int32(0), np.bool_(True), np.int32(0))
 
     return Population(
-        size, wide, chosen, threads, run_init, run_segment, run_evaluate, place, repeat, gather, parts, lower
+        size,
+        wide,
+        layout.devices,
+        threads,
+        init=run_init,
+        segment=run_segment,
+        evaluate=run_evaluate,
+        place=layout.place,
+        repeat=layout.repeat,
+        gather=layout.gather,
+        parts=layout.parts,
+        lower=lower,
     )
 
 
@@ -194,17 +182,6 @@ def over_lanes(function: Callable, lanes: int) -> Callable:
     return one
 
 
-def stack(hps: Sequence[HP]) -> HP:
-    """One `HP` with float32 leaves `[S]` from `S` of one structure.
-
-    Raises:
-        ValueError: structures differ: such sessions cannot share a program.
-    """
-    if len({jax.tree.structure(hp) for hp in hps}) > 1:
-        raise ValueError("hyperparameters of different structure cannot share a program")
-    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *hps)
-
-
 def _pack(rows: dict[str, Array]) -> dict[str, Array]:
     """Columns `[W, rows]` as one array `[W, columns, rows]` a dtype: each array that is fetched costs its microseconds.
 
@@ -225,23 +202,3 @@ def _fetch(packed: Array, rows: int) -> np.ndarray:
     if next(iter(packed.devices())).platform != "cpu":  # what is not asked for need not travel; few lengths compile
         packed = packed[..., : min(1 << (rows - 1).bit_length() if rows else 0, MAX_ROWS)]
     return np.asarray(packed)[..., :rows]
-
-
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _on_host(x: Array) -> np.ndarray:
-    """An array as NumPy has it: on a CPU not copied."""
-    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
-
-
-def _put(x: Any, rows: np.ndarray, device: Any) -> Array:
-    if _is_key(x):
-        return jax.random.wrap_key_data(_put(jax.random.key_data(x), rows, device), impl=jax.random.key_impl(x))
-    return jax.device_put(np.asarray(x)[rows], device)
-
-
-def _like(leaf: Array, value: np.ndarray, device: Any) -> Array:
-    placed = jax.device_put(value, device)
-    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else placed

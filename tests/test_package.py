@@ -33,10 +33,10 @@ ROOMS = {
     "keys": {"types"},
     "stats": {"types"},
     "session": {"types", "policies", "keys", "stats"},
-    "batches": set(),
+    "batches": {"types"},
     "population": {"types", "session", "batches"},
     "analysis": set(),
-    "lab": {"types", "registry", "spec", "envs", "policies", "keys", "session", "population", "analysis"},
+    "lab": {"types", "registry", "spec", "envs", "policies", "keys", "session", "batches", "population", "analysis"},
     "run": {"types", "registry", "spec", "lab"},
 }
 # Third-party package -> the only rooms that may import it; None: any room.

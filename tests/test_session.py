@@ -17,10 +17,11 @@ from trees import host, same, unlike
 
 import slmjax
 from slmjax import session as session_module
+from slmjax.batches import stack
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_trial
 from slmjax.lab.loop import compile_segment, late_frame, learn, start
-from slmjax.population import make_population, stack
+from slmjax.population import make_population
 from slmjax.session import make_program, session_key
 from slmjax.stats import WINDOW
 from slmjax.types import HP, Agent, AgentState, Box, Discrete, Env

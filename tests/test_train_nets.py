@@ -9,9 +9,9 @@ from ladder import cooling
 from tiny import FAST
 
 import slmjax
+from slmjax.batches import stack
 from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
-from slmjax.population import stack
 from slmjax.spec import schema
 from slmjax.spec.dump import to_dict
 from slmjax.types import Box, Dict, Discrete, Env, Tail

@@ -9,9 +9,9 @@ import numpy as np
 
 import slmjax
 from slmjax import registry
+from slmjax.batches import stack
 from slmjax.envs import make_env
 from slmjax.lab.build import make_agent
-from slmjax.population import stack
 from slmjax.session import make_program, session_key
 from slmjax.types import Box, Dict, Discrete, Env, MultiBinary, MultiDiscrete
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from slmjax.analysis.graphs import session_graph
@@ -62,7 +63,7 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
 
 def _draw(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        session_graph(pd.read_csv(job.table), job.graph, job.title, job.random_baseline)
+        session_graph(pd.read_csv(job.table, dtype=np.float64), job.graph, job.title, job.random_baseline)
 
 
 if __name__ == "__main__":

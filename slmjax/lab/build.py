@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from slmjax import registry
+from slmjax.batches import Batches
 from slmjax.envs import make_env
 from slmjax.lab.devices import cores
 from slmjax.lab.memory import refuse_what_does_not_fit
-from slmjax.population import Batches, Population, make_population
+from slmjax.population import Population, make_population
 from slmjax.session import Program, Session, make_program, session_key
 from slmjax.spec import locate
 from slmjax.spec.errors import expect, refuse_unread

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slmjax import keys
+from slmjax.batches import Batches
 from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
@@ -22,7 +23,6 @@ from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.notebook import result_of
 from slmjax.lab.report import write_report
-from slmjax.population import Batches
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
 from slmjax.types import Key, PyTree, Step, UserError, VectorEnv
@@ -63,7 +63,9 @@ def _shorten(spec: Spec) -> Spec:
     size = agent.horizon * spec.env.num_envs
     frames = (-(-agent.warmup // size) + UPDATES) * size
     env = dataclasses.replace(spec.env, max_frame=min(spec.env.max_frame, frames))
-    meta = dataclasses.replace(spec.meta, max_session=1, log_frequency=max(1, frames // 20))
+    # Segments end where checkpoints would be due: not a row is run that a NaN came before.
+    often = max(1, frames // 20)
+    meta = dataclasses.replace(spec.meta, max_session=1, log_frequency=often, checkpoint_frequency=often)
     return dataclasses.replace(spec, env=env, meta=meta)
 
 
@@ -75,20 +77,17 @@ def _checked_run(trial: Trial, say: Say) -> tuple[Run, PyTree]:
     kept = [jax.tree.map(jnp.copy, run.sessions), 0]  # a segment donates what it is given
 
     def visit(run: Run) -> bool:
-        kept[:] = [jax.tree.map(jnp.copy, run.sessions), run.frame]
+        if not run.history.failed():
+            kept[:] = [jax.tree.map(jnp.copy, run.sessions), run.frame]
         if run.history.rows and run.history.columns["frame"][0, -1] == run.frame:
             say(_row(run))
         return True
 
-    try:
-        with jax.debug_nans(True):
-            run, seconds = compile_segment(trial, run)
-            say(f"compiled in {seconds:.1f} s")
-            run = learn(trial, run, visit)
-    except FloatingPointError as error:
-        say(f"not a number after frame {kept[1]}; running the next row again, one operation at a time ...")
-        raise UserError(_culprit(trial, *kept)) from error
+    run, seconds = compile_segment(trial, run)
+    say(f"compiled in {seconds:.1f} s")
+    run = learn(trial, run, visit)
     if run.history.failed():
+        say(f"not a number after frame {kept[1]}; running the next row again, one operation at a time ...")
         raise UserError(_culprit(trial, *kept))
     return run, before
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 
+from slmjax.batches import Batches
 from slmjax.lab.build import Trial, budget
 from slmjax.lab.history import History
-from slmjax.population import Batches
 from slmjax.session import MAX_ROWS, Program
 
 VISIT_SECONDS = 1.0
