@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from slmjax.analysis import baselines, graphs, metrics, statistics, style, tables
+from slmjax.analysis.words import duration, number
 
 NAN = float("nan")
 
@@ -510,17 +511,11 @@ def test_a_name_with_dollars_or_of_any_length_is_text_not_mathematics(tmp_path):
     [(22.97, "22.97"), (-1197.15, "-1197"), (15086.3, "15,086"), (0.0, "0"), (1e12, "1e+12"), (500.0, "500")],
 )
 def test_numbers_in_words(value, text):
-    assert style.number(value) == text
+    assert number(value) == text
 
 
-def test_mean_and_deviation_in_words():
-    assert style.plus_minus([490.0, 500.0]) == "495.0 ± 7.1"
-    assert style.plus_minus([15000.0, 16000.0, NAN]) == "15,500 ± 707"
-    assert style.plus_minus([5.0]) == "5"
-    assert style.plus_minus([0.0, 0.0]) == "0 ± 0"
-    assert style.plus_minus([NAN]) == ""
-    assert style.plus_minus([1e-6, 3e-6]) == "2e-06 ± 1.4e-06"
-    assert [style.duration(s) for s in (4.21, 300, 7200)] == ["4.21 s", "5 min", "2 h"]
+def test_durations_in_words():
+    assert [duration(s) for s in (4.21, 300, 7200)] == ["4.21 s", "5 min", "2 h"]
 
 
 def test_the_room_touches_neither_jax_nor_pyplot_nor_another_room():

@@ -11,8 +11,8 @@ from scipy import stats
 from slmjax.analysis import graphs, style
 from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
 from slmjax.analysis.drawing import SHARE, Job, draw_all
-from slmjax.analysis.metrics import trial_metrics
-from slmjax.analysis.overview import NAMED, draw_sessions, ranked, sessions_graph
+from slmjax.analysis.metrics import ranked, trial_metrics
+from slmjax.analysis.overview import NAMED, draw_sessions, sessions_graph
 from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import session_df, write_csv
@@ -179,7 +179,7 @@ class TestNoteworthy:
     def test_of_many_it_is_best_median_worst_failed_and_stuck(self):
         sessions = [table([300.0 + i] * 3) for i in range(30)] + [table([25.0] * 3)] * 3
         metrics = trial_metrics(sessions, 20.0, {5: 0, 6: 0, 7: 0, 8: 0, 9: 0})
-        median = sorted([i for i in range(33) if not 5 <= i <= 9], key=lambda i: sessions[i]["final_return"][0])[14]
+        median = sorted([i for i in range(33) if not 5 <= i <= 9], key=lambda i: -sessions[i]["final_return"][0])[14]
         assert noteworthy(metrics) == sorted({5, 6, 7, 8, 29, 30, 31, median})
 
     def test_where_every_session_failed_it_is_some(self):

@@ -20,6 +20,7 @@ from slmjax.analysis.statistics import Floats
 from slmjax.analysis.style import BLUE, GREY, INK, ORANGE, PURPLE, RED
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import Failed, align, before_failure, last_finite
+from slmjax.analysis.words import duration, number
 
 # Below the return, one pane for each row: the first of its columns that holds a number, and what to call it.
 PANES = (
@@ -167,7 +168,7 @@ def _middle(ax: Axes, frame: Floats, values: Floats) -> None:
     if np.isfinite(low).any():
         ax.fill_between(frame, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95 % interval")
     ax.plot(frame[-1], center[-1], "o", color=BLUE, markersize=6, markeredgecolor="white", zorder=4, clip_on=False)
-    _write(ax, frame[-1], center[-1], style.number(center[-1]), BLUE)
+    _write(ax, frame[-1], center[-1], number(center[-1]), BLUE)
 
 
 def _stuck(ax: Axes, frame: Floats, values: Floats, odd: Mapping[int, int]) -> None:
@@ -221,9 +222,9 @@ def _session_summary(df: pd.DataFrame) -> str:
     score, evaluation = last_finite(df, "final_return"), last_finite(df, "eval_reward")
     frames, seconds = last_finite(df, "frame"), last_finite(df, "wall_t")
     said = [
-        f"final return {style.number(score)}" if np.isfinite(score) else _silence(df),
-        f"greedy evaluation {style.number(evaluation)}" if np.isfinite(evaluation) else "",
-        f"{EngFormatter(sep='')(frames)} frames in {style.duration(seconds)}" if np.isfinite(seconds) else "",
+        f"final return {number(score)}" if np.isfinite(score) else _silence(df),
+        f"greedy evaluation {number(evaluation)}" if np.isfinite(evaluation) else "",
+        f"{EngFormatter(sep='')(frames)} frames in {duration(seconds)}" if np.isfinite(seconds) else "",
     ]
     return style.GAP.join(part for part in said if part)
 

@@ -243,3 +243,13 @@ def _ends(interval: tuple[float, float]) -> list[float | None]:
 def _or_none(value: float | np.floating[Any] | Floats) -> float | None:
     """A float, or None for what is not finite."""
     return float(value) if math.isfinite(value) else None
+
+
+def ranked(metrics: Mapping[str, Any]) -> list[int]:
+    """Numbers of the sessions by final return, the best first; then those without one, then the failed."""
+
+    def rank(session: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
+        final = session["final_return"]
+        return session["failed"], final is None, -(final or 0.0), session["session"]
+
+    return [session["session"] for session in sorted(metrics["sessions"], key=rank)]

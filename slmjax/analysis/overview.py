@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from slmjax.analysis import style
 from slmjax.analysis.curves import learning_curves
+from slmjax.analysis.metrics import ranked
 from slmjax.analysis.style import GREY, INK, PURPLE, RED
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import Failed
@@ -80,16 +81,6 @@ def draw_sessions(
     style.headline(ax, title, summary(metrics, style.GAP))
     style.frame_axis(ax, last)
     return fig
-
-
-def ranked(metrics: Mapping[str, Any]) -> list[int]:
-    """Numbers of the sessions by final return, the best first; then those without one, then the failed."""
-
-    def rank(session: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
-        final = session["final_return"]
-        return session["failed"], final is None, -(final or 0.0), session["session"]
-
-    return [session["session"] for session in sorted(metrics["sessions"], key=rank)]
 
 
 def _some(order: Sequence[int], metrics: Mapping[str, Any]) -> list[int]:

@@ -1,6 +1,5 @@
 """How every graph looks: palette, sizes, axes, numbers in words. Object API of matplotlib only, no global state."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from slmjax.analysis.tables import atomic
+from slmjax.analysis.words import number
 
 # Okabe and Ito's palette: told apart by the colour-blind, and in print.
 BLUE, RED, ORANGE, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#E69F00", "#AA4499", "#767676", "#262626"
@@ -122,32 +122,6 @@ def log_if_wide(ax: Axes, values: npt.ArrayLike) -> None:
 def tick(value: float) -> str:
     """A number beside an axis: short, 15k from ten thousand on."""
     return str(EngFormatter(sep="")(value)).replace("\N{MINUS SIGN}", "-") if abs(value) >= 1e4 else f"{value:.6g}"
-
-
-def number(value: float) -> str:
-    """A number as a person writes it: four significant digits, more only where they stand before the point."""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def plus_minus(values: npt.ArrayLike) -> str:
-    """`mean ± std` (ddof 1) of the finite values; the value alone where there is one; '' where there is none."""
-    values = np.asarray(values, np.float64)
-    known = values[np.isfinite(values)]
-    if known.size < 2:
-        return number(float(known[0])) if known.size else ""
-    mean, std = float(known.mean()), float(known.std(ddof=1))
-    largest = max(abs(mean), std)
-    if largest >= 1e9 or 0 < largest < 1e-3:
-        return f"{mean:.4g} ± {std:.2g}"
-    decimals = 3 - math.floor(math.log10(largest)) if largest else 0
-    return f"{mean:,.{max(decimals, 0)}f} ± {std:,.{max(decimals, 0)}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them: 42 s, 3.5 min, 2.1 h."""
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 5940 else f"{seconds / 3600:.3g} h"
 
 
 def save(fig: Figure, path: str | os.PathLike[str]) -> None:

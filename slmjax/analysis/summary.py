@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slmjax.analysis.style import number
+from slmjax.analysis.words import number, plural
 
 NAMED = 4  # sessions that are called by their numbers; of more there is only a count
 ODD = (("failed", "failed"), ("no_episode", "silent"), ("stuck", "stuck"))
@@ -19,7 +19,7 @@ def summary(metrics: Mapping[str, Any], gap: str = ", ") -> str:
         [
             f"final return {_show(metrics, 'final_return')}{interval}{_reason(metrics)}",
             f"greedy evaluation {_show(metrics, 'final_eval_reward')}",
-            f"{count} session{'s' * (count != 1)}" + (f" ({', '.join(odd)})" if odd else ""),
+            plural(count, "session") + (f" ({', '.join(odd)})" if odd else ""),
         ]
     )
 

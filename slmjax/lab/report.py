@@ -69,8 +69,11 @@ def noteworthy(metrics: Mapping[str, Any]) -> list[int]:
     Of at most `FEW` sessions all; of more the best, the median and the worst, and some of those that failed or got
     stuck.
     """
+    from slmjax.analysis.metrics import ranked
+
     if metrics["num_sessions"] <= FEW:
         return list(range(metrics["num_sessions"]))
-    scored = [s for s in metrics["sessions"] if not s["failed"] and s["final_return"] is not None]
-    order = [s["session"] for s in sorted(scored, key=lambda s: s["final_return"])] or [0]
-    return sorted({order[0], order[len(order) // 2], order[-1], *metrics["failed"][:4], *metrics["stuck"][:2]})
+    known = {s["session"] for s in metrics["sessions"] if not s["failed"] and s["final_return"] is not None}
+    order = ranked(metrics)
+    scored = [i for i in order if i in known] or order[:1]
+    return sorted({scored[0], scored[len(scored) // 2], scored[-1], *metrics["failed"][:4], *metrics["stuck"][:2]})

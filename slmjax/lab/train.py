@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from slmjax.analysis.summary import summary
+from slmjax.analysis.words import plural
 from slmjax.lab import folder as folders
 from slmjax.lab import manifest
 from slmjax.lab.build import Trial, budget
@@ -167,11 +169,6 @@ def _checkpoint_plan(trial: Trial) -> str:
     return f"a checkpoint ({size}) every {compact(period)} frames: {trial.spec.env.max_frame // period + 1} in all"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 session`, `2 sessions`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progress) -> int:
     """Writes what is left to write, tells what came out."""
     say = progress.say
@@ -179,8 +176,6 @@ def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progr
     lost = len(failed) == run.history.size
     complete = lost or run.frame >= spec.env.max_frame
     if run.history.rows:
-        from slmjax.analysis.summary import summary  # matplotlib comes with it
-
         say(summary(write_report(spec, run.history, folder)))
         say(f"graphs: {folder / 'graph' / f'{spec.name}_t0_trial_graph.png'}")
     record.note(state="complete" if complete else "stopped", frame=run.frame, failed=failed)
