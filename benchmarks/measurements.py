@@ -21,7 +21,7 @@ def throughput(algorithm: str, sessions: int, frames: int, repeat: int) -> dict:
     for _ in range(repeat + 1):
         seconds, run = advance(trial, run, frames)
         pace.append(sessions * frames / seconds)
-    return {"compile": compile_seconds, "pace": pace[1:], "devices": len(trial.population.devices)}
+    return {"compile": compile_seconds, "pace": pace[1:], "cores": trial.population.threads}
 
 
 def driver(algorithm: str, sessions: int, frames: int, repeat: int) -> dict:

@@ -83,7 +83,7 @@ def _environment(cache: str) -> dict[str, str]:
 def throughput(cache: str, size: Size) -> None:
     """Frames/s for 1, 8 and 64 sessions; its caches are its own."""
     del cache
-    print("\n| program | sessions | devices | compile, cold s | compile, warm s | frames/s, all sessions |")
+    print("\n| program | sessions | cores | compile, cold s | compile, warm s | frames/s, all sessions |")
     print("|---|---|---|---|---|---|")
     for name, label, frames in size.programs:
         for sessions in size.widths:
@@ -91,7 +91,7 @@ def throughput(cache: str, size: Size) -> None:
             with tempfile.TemporaryDirectory() as fresh:
                 cold, warm = (child(size, fresh, "throughput", *arguments) for _ in range(2))
             print(
-                f"| {label} | {sessions} | {warm['devices']} | {cold['compile']:.1f} | {warm['compile']:.1f} "
+                f"| {label} | {sessions} | {warm['cores']} | {cold['compile']:.1f} | {warm['compile']:.1f} "
                 f"| {spread(cold['pace'] + warm['pace'])} |",
                 flush=True,
             )

@@ -45,7 +45,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "measurements.py": (
         [json.dumps(["throughput", "random", 1, 2000, 2])],
-        [r'^\{"compile": [\d.]+, "pace": \[[\d.]+, [\d.]+\], "devices": 1\}$'],
+        [r'^\{"compile": [\d.]+, "pace": \[[\d.]+, [\d.]+\], "cores": 1\}$'],
     ),
     "random_baselines.py": (["CartPole-v1", "--table", "FOLDER/table.json"], [r"^CartPole-v1 \{'mean': [\d.]+, "]),
     "specs.py": ([], []),  # settings; they are resolved below
