@@ -201,4 +201,4 @@ def _fetch(packed: Array, rows: int) -> np.ndarray:
     """The first `rows` of `[W, columns, MAX_ROWS]` on the host."""
     if next(iter(packed.devices())).platform != "cpu":  # what is not asked for need not travel; few lengths compile
         packed = packed[..., : min(1 << (rows - 1).bit_length() if rows else 0, MAX_ROWS)]
-    return np.asarray(packed)[..., :rows]
+    return np.asarray(packed)[..., :rows].copy()  # a view would keep room for all rows of all batches

@@ -73,8 +73,8 @@ class TestLanes:
         def lanes(env: str, num_envs: int) -> int:
             return make_trial(spec_of("ActorCritic", env, FRAMES, num_envs=num_envs)).population.lanes
 
-        assert lanes("CartPole-v1", 15) == 2
-        assert lanes("CartPole-v1", 16) == 1
+        assert lanes("CartPole-v1", 7) == 2
+        assert lanes("CartPole-v1", 8) == 1
         assert lanes("Breakout-MinAtar", 4) == 1
 
 

@@ -19,7 +19,7 @@ from slmjax.spec.sections import Spec
 from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
 
 # Environments from which on a session keeps a core busy alone.
-MANY = 16
+MANY = 8
 
 
 class Trial(NamedTuple):
