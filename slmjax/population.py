@@ -112,12 +112,7 @@ def make_population(
     def run_segment(
         sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True, late: int = 0
     ) -> tuple[Batches, dict[str, np.ndarray]]:
-        if frame % program.iteration_frames or stop % program.iteration_frames:
-            raise ValueError(f"expected multiples of {program.iteration_frames} frames, got {frame} and {stop}")
-        if -(-stop // program.row_frames) - frame // program.row_frames > MAX_ROWS:
-            raise ValueError(f"expected at most {MAX_ROWS} rows of {program.row_frames} frames, got {frame} to {stop}")
-        ended = stop // program.row_frames - frame // program.row_frames
-        ended += bool(close and stop % program.row_frames and stop >= frame)
+        ended = _rows_ended(program, frame, stop, close)
 
         def fetch(done: tuple[Session, dict[str, Array]]) -> tuple[Session, dict[str, np.ndarray]]:
             return done[0], {names: _fetch(x, ended) for names, x in done[1].items()}
@@ -149,6 +144,20 @@ def make_population(
         parts=layout.parts,
         lower=lower,
     )
+
+
+def _rows_ended(program: Program, frame: int, stop: int, close: bool) -> int:
+    """Rows that a segment from `frame` to `stop` ends.
+
+    Raises:
+        ValueError: it ends within an iteration, or spans more rows than a segment can hold.
+    """
+    if frame % program.iteration_frames or stop % program.iteration_frames:
+        raise ValueError(f"expected multiples of {program.iteration_frames} frames, got {frame} and {stop}")
+    if -(-stop // program.row_frames) - frame // program.row_frames > MAX_ROWS:
+        raise ValueError(f"expected at most {MAX_ROWS} rows of {program.row_frames} frames, got {frame} to {stop}")
+    whole = stop // program.row_frames - frame // program.row_frames
+    return whole + bool(close and stop % program.row_frames and stop >= frame)
 
 
 def _usual_devices() -> Sequence[Any]:

@@ -1,7 +1,4 @@
-"""Graphs of many sessions, drawn by several processes at once: each takes a third of a second.
-
-python -m slmjax.analysis.drawing < jobs.json
-"""
+"""Graphs of many sessions, drawn by several processes at once: each takes a third of a second."""
 
 import json
 import os
@@ -41,9 +38,8 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
         _draw(jobs)
         return
     words, said = [sys.executable, "-m", __name__], subprocess.PIPE
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)
-    }  # what is found here, is there
+    # What is found here is found there.
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     running = [subprocess.Popen(words, stdin=subprocess.PIPE, stderr=said, env=env) for _ in range(processes)]
     try:
         for i, process in enumerate(running):
