@@ -79,10 +79,15 @@ def _of(hyper: type, keys: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in keys.items() if hasattr(hyper, name)}
 
 
-def costs(case: str) -> dict[str, int]:
-    """The row of a case."""
+def traced(case: str) -> Any:
+    """The program of a case, traced."""
     function, arguments = program_of(case)
-    compiled = jax.jit(function, compiler_options=QUICK).lower(*arguments).compile()
+    return jax.jit(function, compiler_options=QUICK).trace(*arguments)
+
+
+def costs(program: Any) -> dict[str, int]:
+    """The row of a case that was traced."""
+    compiled = program.lower().compile()
     analysis: Any = compiled.cost_analysis()
     found = dict.fromkeys(COUNTED, 0)
     for shape, operation in re.findall(r"= \w+\[([\d,]*)\]\S* ([a-z-]+)\(", compiled.as_text() or ""):
@@ -91,14 +96,13 @@ def costs(case: str) -> dict[str, int]:
     return {"bytes": int(analysis["bytes accessed"])} | found
 
 
-def slow_products(case: str) -> list[str]:
-    """Weight gradients of a case that sum over two axes, which XLA on a CPU transposes in memory at every step.
+def slow_products(program: Any) -> list[str]:
+    """Weight gradients of a traced case that sum over two axes, which XLA on a CPU transposes in memory at every step.
 
     Such a product leaves the last axis of both sides, of what a layer saw and of what came back. One that contracts the
     last axis of a side is another (the gradient of what two critics saw sums over both).
     """
-    function, arguments = program_of(case)
-    found = _products(jax.make_jaxpr(function)(*arguments).jaxpr)
+    found = _products(program.jaxpr.jaxpr)
     return [f"{shapes[0]} x {shapes[1]}, contracted {axes[0]}" for axes, shapes in found if _is_slow(axes[0], shapes)]
 
 
@@ -134,7 +138,7 @@ def main() -> None:
     wanted = sys.argv[1:] or cases()
     table = read() if sys.argv[1:] else {"jax": jax.__version__, "costs": {}}
     for case in wanted:
-        table["costs"][case] = costs(case)
+        table["costs"][case] = costs(traced(case))
         print(case, table["costs"][case], flush=True)
     lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(table["costs"].items()))
     TABLE.write_text(f'{{\n  "jax": {json.dumps(table["jax"])},\n  "costs": {{\n{lines}\n  }}\n}}\n', encoding="utf-8")

@@ -117,7 +117,7 @@ def ascend(spec: Any, probes: dict[str, Probe], action_space: Space) -> Climb:
     agent = make_agent(spec, env)
     size = agent.horizon * env.num_envs
     program = make_program(agent, env, env, frames)
-    population = make_population(program, lanes, lanes=-(-lanes // 2), threads=2)
+    population = make_population(program, lanes, lanes=SEEDS, threads=2)
     which = jnp.repeat(jnp.arange(len(names)), SEEDS)
     gamma = jnp.repeat(jnp.asarray([probes[p].gamma for p in names], jnp.float32), SEEDS)
     hp = stack([spec.hp] * lanes)

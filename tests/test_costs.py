@@ -1,5 +1,7 @@
 """A change that makes a program do more is seen without a clock: `tests/costs.py` says what is counted and why."""
 
+from functools import cache
+
 import costs
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from slmjax.nets import layers
 
 TABLE = costs.read()
+traced = cache(costs.traced)
 OTHER_JAX = pytest.mark.skipif(
     jax.__version__ != TABLE["jax"],
     reason=f"the table is of jax {TABLE['jax']}: another one makes other operations of the same program",
@@ -20,13 +23,13 @@ def test_the_table_has_a_row_for_every_algorithm_and_no_other():
 
 @pytest.mark.parametrize("case", costs.cases())
 def test_no_weight_gradient_sums_over_two_axes(case):
-    assert not costs.slow_products(case)
+    assert not costs.slow_products(traced(case))
 
 
 @OTHER_JAX
 @pytest.mark.parametrize("case", costs.cases())
 def test_a_program_costs_what_the_table_says(case):
-    changed = costs.beyond(costs.costs(case), TABLE["costs"][case])
+    changed = costs.beyond(costs.costs(traced(case)), TABLE["costs"][case])
     assert not changed, f"{'; '.join(changed)}. If that is as it should be: python tests/costs.py {case!r}"
 
 
@@ -38,13 +41,13 @@ def as_it_was(x, kernel):
 @pytest.mark.parametrize("case", ["PPO", "ActorCritic, Box", "PPO, RecurrentNet", "SIL"])
 def test_the_shape_that_once_cost_a_third_of_the_speed_is_seen(case, monkeypatch):
     monkeypatch.setattr(layers, "product", as_it_was)
-    assert costs.slow_products(case)
+    assert costs.slow_products(costs.traced(case))
 
 
 @OTHER_JAX
 def test_its_cost_is_seen(monkeypatch):
     monkeypatch.setattr(layers, "product", as_it_was)
-    assert costs.beyond(costs.costs("PPO"), TABLE["costs"]["PPO"])
+    assert costs.beyond(costs.costs(costs.traced("PPO")), TABLE["costs"]["PPO"])
 
 
 @pytest.mark.parametrize(("row", "seen"), [(105, False), (106, True), (95, False), (94, True)])

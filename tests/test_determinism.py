@@ -10,20 +10,10 @@ import numpy as np
 import pytest
 import tiny
 from agents import slow_ones
-from tiny import ALGORITHMS, EVERYTHING, diagonal, lab, population, spec_of
+from tiny import ALGORITHMS, EVERYTHING, diagonal, lab, population, run, spec_of
 from trees import host, unlike
 
 SESSIONS, LANE = 8, 3
-
-
-def run(lab, keys, *stops: int):
-    """Sessions after segments that end at the given frames, and the log rows of each, `[S, rows]`."""
-    sessions, frame, rows = lab.init(keys), 0, []
-    for stop in stops:
-        sessions, logs = lab.segment(sessions, frame, stop)
-        rows.append(jax.tree.map(lambda x, n=(stop - frame) // lab.frames: np.asarray(x)[:, :n], logs))
-        frame = stop
-    return sessions, jax.tree.map(lambda *x: np.concatenate(x, 1), *rows)
 
 
 @cache
@@ -35,6 +25,9 @@ def after(algorithm: str, updates: int):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 class TestEveryAlgorithm:
+    def test_two_updates_are_finite_where_every_observation_space_is_seen(self, algorithm):
+        tiny.assert_finite(*after(algorithm, 2))
+
     def test_the_same_spec_gives_the_same_bits_however_the_run_is_cut(self, algorithm):
         made, whole = population(algorithm), after(algorithm, 4)
         end = made.first + 3 * made.frames

@@ -212,7 +212,7 @@ HISTORIES = [  # (T, E, rollouts held), n, stack
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from(HISTORIES), st.booleans())
 @example(0, HISTORIES[6], True)
 def test_it_agrees_with_a_plain_one_over_any_history(seed, history, invalid):

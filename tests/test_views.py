@@ -158,7 +158,7 @@ def returns(stream, number, n, frame):
     return total, factor, here + stream.envs
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from(SHAPES), st.integers(1, 12), st.sampled_from([(2, 1), (4, 1), (3, 3)]),
        st.booleans())  # fmt: skip
 def test_learning_sees_what_acting_saw_and_bootstraps_from_what_it_saw_next(seed, shape, rollouts, kind, invalid):

@@ -170,3 +170,22 @@ def population(algorithm: str) -> Lab:
 def keys(size: int, seed: int = 0) -> jax.Array:
     """One key a session."""
     return jax.vmap(lambda i: session_key(seed, 0, i))(jnp.arange(size))
+
+
+def run(lab: Lab, keys: jax.Array, *stops: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """Sessions after segments that end at the given frames, and the log rows of each, `[S, rows]`."""
+    sessions, frame, rows = lab.init(keys), 0, []
+    for stop in stops:
+        sessions, logs = lab.segment(sessions, frame, stop)
+        rows.append(jax.tree.map(lambda x, n=(stop - frame) // lab.frames: np.asarray(x)[:, :n], logs))
+        frame = stop
+    return sessions, jax.tree.map(lambda *x: np.concatenate(x, 1), *rows)
+
+
+def assert_finite(sessions: Any, rows: dict[str, np.ndarray]) -> None:
+    """After two updates every metric and every number that an agent knows is finite."""
+    assert (np.asarray(sessions.failed) == -1).all()
+    assert (rows["updates"].sum(1) == 2).all()
+    for tree in (sessions.agent, rows):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            assert np.isfinite(np.asarray(leaf)).all(), jax.tree_util.keystr(path)
