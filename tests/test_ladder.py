@@ -69,8 +69,8 @@ def check(climbed, probe, values, *, tolerance: float = 1.0, action: float = 0.0
         np.testing.assert_allclose(actions, np.broadcast_to(best, actions.shape), atol=action)
 
 
-# Made of the parts of others that run by default.
-ALIKE = ("PPOSIL", "DoubleDQN", "VanillaDQN", "Combined", "DDPG")
+# Made of the parts of others that run by default; `test_values.py` holds the losses of QR-DQN and Munchausen.
+ALIKE = ("PPOSIL", "DoubleDQN", "VanillaDQN", "MunchausenDQN", "QRDQN", "Combined", "DDPG")
 
 
 @pytest.mark.parametrize("probe", PROBES)

@@ -47,7 +47,7 @@ def test_a_session_does_not_depend_on_how_many_there_are_nor_on_devices_nor_on_t
     trial = trial_of(name, 1)
     few = first_three(trial, 3, devices=1, threads=2)
     assert few[1]["updates"].any()
-    for sessions, devices, threads in ((3, 2, 2), (4, 1, 1), (11, 1, 3)):
+    for sessions, devices, threads in ((4, 2, 2), (11, 1, 3)):
         assert not unlike(few, first_three(trial, sessions, devices, threads)), (sessions, devices, threads)
 
 
@@ -58,7 +58,7 @@ def test_the_number_of_sessions_compiles_nothing(tmp_path):
         compilation_cache.reset_cache()
         programs = {}
         for sessions in (1, 3, 16, 100, 1000):
-            trial = trial_of("DQN", sessions)
+            trial = trial_of("Reinforce", sessions)
             trial.population.lower(trial.population.init(trial.keys, trial.hp), trial.hp).compile()
             programs[sessions] = len([*tmp_path.glob("jit_advance-*-cache")])
         assert programs == {1: 1, 3: 1, 16: 1, 100: 1, 1000: 1}

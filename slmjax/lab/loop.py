@@ -1,10 +1,10 @@
 """The one loop of the lab: segments of a population, and a visit after each.
 
 A visit is where the outside world comes in: progress, signals, checkpoints, evaluations. How far a segment reaches
-follows the clock (about a second), so a visit costs nothing worth naming and a signal is soon heard; what a
-session learns and logs does not depend on it, because rows are kept inside the program. Evaluations and checkpoints
-that the spec asks for at certain frames happen at those frames: evaluations at the end of that row, checkpoints at the
-end of that iteration.
+follows the clock (about a second, for many sessions up to three), so a visit costs nothing worth naming and a signal is
+soon heard; what a session learns and logs does not depend on it, because rows are kept inside the program. Evaluations
+and checkpoints that the spec asks for at certain frames happen at those frames: evaluations at the end of that row,
+checkpoints at the end of that iteration.
 """
 
 import time
@@ -19,6 +19,9 @@ from slmjax.lab.history import History
 from slmjax.session import MAX_ROWS, Program
 
 VISIT_SECONDS = 1.0
+# To call the program costs a batch as much as a fifth of an iteration of a small one. Many sessions, of which a second
+# sees one iteration, are visited after this many, unless that takes thrice as long as a visit should.
+ENOUGH = 4
 
 
 class Run(NamedTuple):
@@ -65,7 +68,8 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
             returns = trial.population.evaluate(sessions, trial.hp, stop)
             run.history.note_evaluation(returns)
         pace = (stop - run.frame) / max(seconds, 1e-9)
-        wish = int(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)))
+        few = min(ENOUGH * program.iteration_frames, pace * 3 * VISIT_SECONDS)
+        wish = int(max(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)), few))
         run = Run(stop, sessions, run.history)
         if not visit(run) or len(run.history.failed()) == run.history.size:
             break

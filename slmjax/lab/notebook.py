@@ -214,7 +214,7 @@ class _Interrupt(StopRequest):
 def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Result:
     """Trains a spec in memory; compiled programs are kept on disk (`devices.cache_programs`), nothing else.
 
-    Ctrl-C (the stop button of a notebook) ends training after the segment under way, about a second, and returns
+    Ctrl-C (the stop button of a notebook) ends training after the segment under way, one to three seconds, and returns
     the `Result` so far with a warning; its `frame` says how far it came. A second Ctrl-C interrupts at once and loses
     it. Signals reach the main thread alone, so elsewhere training cannot be interrupted so.
 
