@@ -14,6 +14,7 @@ import slmjax
 from slmjax.algos.critics import build_critics
 from slmjax.memory import replay
 
+pytestmark = pytest.mark.usefixtures("optimised")
 SESSIONS = 5
 SLOW_CROSSQ = pytest.param("CrossQ", marks=pytest.mark.slow)
 

@@ -16,6 +16,7 @@ from slmjax.algos.value_heads import EXPECTED
 from slmjax.nets.build import build
 from slmjax.types import Box, Discrete, Tail
 
+pytestmark = pytest.mark.usefixtures("optimised")
 OBS, ACTION = Box(-1, 1, (1,)), BOXED["best action"].env.action_space
 
 # Frames that each needs; values are read from the critic that acting leaves, or from Q.

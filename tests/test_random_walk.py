@@ -18,6 +18,7 @@ from slmjax.algos.returns import gae, lambda_returns, n_step_returns, q_lambda, 
 from slmjax.nets.build import build
 from slmjax.types import Discrete, Tail
 
+pytestmark = pytest.mark.usefixtures("optimised")
 STEPS, ENVS, RIGHT = 32, 8192, 0.7  # the walker that is watched goes to the right more often than the one asked about
 
 

@@ -16,6 +16,7 @@ from probes import cue_then_answer, previous_sign
 import slmjax
 from slmjax.types import Discrete
 
+pytestmark = pytest.mark.usefixtures("optimised")
 STEPS = 8  # of an episode of `previous_sign`
 OPTIM = {"clip_grad_val": 0.5, "optim_spec": {"lr": {"start_val": 5e-3, "end_val": 1e-4, "end_step": 60_000}}}
 NETS = {

@@ -25,6 +25,7 @@ from slmjax.memory import names, replay
 from slmjax.nets.build import build
 from slmjax.types import HP, Tail
 
+pytestmark = pytest.mark.usefixtures("optimised")
 B, A, N = 64, 4, 11
 V_MIN, V_MAX = -3.0, 2.0
 
