@@ -122,6 +122,20 @@ class TestTrialGraph:
         assert (cross.get_marker(), cross.get_color(), cross.get_xdata()[0]) == ("x", style.RED, 10_000)
         assert "#4" in [text.get_text() for text in fig.axes[0].texts]
 
+    @pytest.mark.parametrize("level", [25.0, 399.0])
+    def test_numbers_that_would_cover_each_other_lie_apart_within_the_axis(self, level):
+        stuck = [table([level + 0.1 * i] * 20, final=25.0) for i in range(6)]
+        fig = graphs.draw_trial(trial(20) + stuck, "t", random_baseline=20.0)
+        fig.draw_without_rendering()
+        labels = [text for text in fig.axes[0].texts if re.fullmatch(r"#\d+|[\d.]+", text.get_text())]
+        assert len(labels) == 7
+        boxes = sorted((text.get_window_extent() for text in labels), key=lambda box: box.y0)
+        middles = np.array([(box.y0 + box.y1) / 2 for box in boxes])
+        assert (np.diff(middles) > 0.7 * boxes[0].height).all()
+        axis = fig.axes[0].get_window_extent()
+        assert (axis.y0 < middles).all()
+        assert (middles < axis.y1).all()
+
     def test_stuck_sessions_are_marked_by_number(self):
         sessions = [*trial(7), table([25.0] * 20)]
         fig = graphs.draw_trial(sessions, "t", random_baseline=20.0)

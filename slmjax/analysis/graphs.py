@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import EngFormatter
 
 from slmjax.analysis import style
@@ -31,6 +32,7 @@ PANES = (
 )
 NO_EPISODE = "no episode finished"
 MANY = 32  # sessions from which on their lines would be one area
+END, ROOM = "end of a line", 40.0  # labels there, and the width in points that one takes
 NUMBERED = 8  # failed or stuck sessions whose numbers are written in a graph
 DOTS: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "zorder": 3.8, "clip_on": False}
 
@@ -123,6 +125,7 @@ def draw_trial(
     style.label_y(ax, "return")
     style.headline(ax, title, summary(metrics, style.GAP))
     style.frame_axis(ax, max((float(df["frame"].max()) for df in sessions if len(df)), default=0.0))
+    _part(ax)
     return fig
 
 
@@ -214,7 +217,31 @@ def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], bounded: bool) -> 
 def _write(ax: Axes, x: float, y: float, text: str, color: str) -> None:
     """A label to the right of a point."""
     look: dict[str, Any] = {"color": color, "fontweight": "bold", "fontsize": style.TEXT, "va": "center"}
-    ax.annotate(text, (x, y), (9, 0), textcoords="offset points", annotation_clip=False, **look)
+    ax.annotate(text, (x, y), (9, 0), textcoords="offset points", annotation_clip=False, gid=END, **look)
+
+
+def _part(ax: Axes) -> None:
+    """Moves labels that would cover each other apart, within the axis if it is long enough; the first one stays."""
+    labels = [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid() == END]
+    if len(labels) < 2:
+        return
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout moves what was not drawn yet
+    points = 72.0 / figure.dpi
+    across, up = ax.transData.transform([label.xy for label in labels]).T * points
+    beside = [i for i in range(1, len(labels)) if abs(across[i] - across[0]) < ROOM]
+    gap, ends = 1.1 * style.TEXT, ax.transAxes.transform([(0, 1), (0, 0)])[:, 1] * points
+    for way, end in zip((1.0, -1.0), ends, strict=True):
+        side = [(way * up[i], i) for i in beside if (up[i] >= up[0]) == (way > 0)]
+        outwards = [i for _, i in sorted(side)]
+        edge, places = way * end + gap, {}
+        for i in reversed(outwards):  # from the end of the axis inwards
+            edge = places[i] = min(way * up[i], edge - gap)
+        edge = way * up[0]
+        for i in outwards:
+            edge = max(places[i], edge + gap)
+            labels[i].set_position((9.0, way * edge - up[i]))
 
 
 def _session_summary(df: pd.DataFrame) -> str:
