@@ -52,7 +52,7 @@ FAR = {
     "DQN": {"memory": {"seq_len": WINDOW, "burn_in": 0}},
     "SARSA": {"algorithm": {"training_frequency": WINDOW}},
     "PQN": {"algorithm": {"time_horizon": WINDOW, "minibatch_size": 2 * WINDOW, "lam": 0.95}},
-    "PPO": {"algorithm": {"time_horizon": WINDOW, "minibatch_size": 2 * WINDOW, "entropy_coef_spec": 0.05}},
+    "PPO": {"algorithm": {"time_horizon": WINDOW, "minibatch_size": 2 * WINDOW}},
     "ActorCritic": {"algorithm": {"training_frequency": WINDOW, "entropy_coef_spec": 0.1, "lam": 0.95}},
 }
 

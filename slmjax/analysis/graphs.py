@@ -32,7 +32,7 @@ PANES = (
 )
 NO_EPISODE = "no episode finished"
 MANY = 32  # sessions from which on their lines would be one area
-END, ROOM = "end of a line", 40.0  # labels there, and the width in points that one takes
+END, AWAY, ROOM = "end of a line", 9.0, 40.0  # labels there, how far from it in points, and the width of one
 NUMBERED = 8  # failed or stuck sessions whose numbers are written in a graph
 DOTS: dict[str, Any] = {"markersize": 6.5, "markeredgecolor": "white", "zorder": 3.8, "clip_on": False}
 
@@ -217,7 +217,7 @@ def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], bounded: bool) -> 
 def _write(ax: Axes, x: float, y: float, text: str, color: str) -> None:
     """A label to the right of a point."""
     look: dict[str, Any] = {"color": color, "fontweight": "bold", "fontsize": style.TEXT, "va": "center"}
-    ax.annotate(text, (x, y), (9, 0), textcoords="offset points", annotation_clip=False, gid=END, **look)
+    ax.annotate(text, (x, y), (AWAY, 0), textcoords="offset points", annotation_clip=False, gid=END, **look)
 
 
 def _part(ax: Axes) -> None:
@@ -241,7 +241,7 @@ def _part(ax: Axes) -> None:
         edge = way * up[0]
         for i in outwards:
             edge = max(places[i], edge + gap)
-            labels[i].set_position((9.0, way * edge - up[i]))
+            labels[i].set_position((AWAY, way * edge - up[i]))
 
 
 def _session_summary(df: pd.DataFrame) -> str:
