@@ -1,6 +1,7 @@
 """What the graphs of a trial show: the data of their marks, read back from the axes."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from runs import LIMIT
 from scipy import stats
 
-from slmjax.analysis import graphs, style
+from slmjax.analysis import drawing, graphs, style
 from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
 from slmjax.analysis.drawing import SHARE, Job, draw_all
 from slmjax.analysis.metrics import ranked, trial_metrics
@@ -220,8 +221,16 @@ class TestSeveralProcesses:
     @pytest.mark.timeout(LIMIT)
     def test_what_one_of_them_says_last_is_told(self, jobs, tmp_path):
         (tmp_path / "3.csv").unlink()
-        with pytest.raises(RuntimeError, match=r"could not be drawn.*3\.csv"):
+        with pytest.raises(OSError, match=r"could not be drawn.*3\.csv"):
             draw_all(jobs, 2)
+
+    @pytest.mark.timeout(LIMIT)
+    def test_one_that_ends_before_it_was_told_what_to_draw_is_told_too(self, jobs, monkeypatch):
+        monkeypatch.setattr(drawing.sys, "executable", shutil.which("false"))
+        longer_than_a_pipe = [job._replace(title="t" * 70_000) for job in jobs]
+        with pytest.raises(OSError, match="could not be drawn") as caught:
+            draw_all(longer_than_a_pipe, 2)
+        assert not isinstance(caught.value, BrokenPipeError), "that would be taken for nobody reading what is printed"
 
 
 class TestOverview:

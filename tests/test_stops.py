@@ -17,6 +17,7 @@ from runs import equal, final_state, only, run
 from trees import host, unlike
 
 from slmjax import run as command_line
+from slmjax.analysis import graphs
 from slmjax.lab import leaves, manifest
 from slmjax.lab.build import Trial, make_trial
 from slmjax.lab.checkpoint import Checkpoints, _joined, size_of
@@ -166,6 +167,22 @@ class TestCommandLine:
         assert len(list((folder / "info").glob("*.csv"))) == 3
         assert len(list((folder / "graph").glob("*trial_graph.png"))) == 1
         assert manifest.read(folder)["checkpoint"] is None
+
+    def test_graphs_that_cannot_be_drawn_cost_the_graphs_and_nothing_else(self, tmp_path, capsys, monkeypatch):
+        def short_of_memory(*anything):
+            raise MemoryError
+
+        config = self.config(tmp_path, 1024)
+        with monkeypatch.context() as little:
+            little.setattr(graphs, "trial_graph", short_of_memory)
+            assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == command_line.EXIT_BROKEN
+        said = capsys.readouterr()
+        assert "final return" in said.out
+        assert said.err == "error: graphs could not be drawn: MemoryError\n"
+        folder = only(tmp_path / "data", "tiny_*")
+        assert len(list((folder / "info").glob("*.csv"))) == 3
+        assert command_line.main(["--resume", str(folder)]) == 0
+        assert len(list((folder / "graph").glob("*trial_graph.png"))) == 1
 
 
 def cut(line: str) -> list[str]:

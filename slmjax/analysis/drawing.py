@@ -1,5 +1,6 @@
 """Graphs of many sessions, drawn by several processes at once: each takes a third of a second."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -31,7 +32,7 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
     would run a script again that does not guard its main part.
 
     Raises:
-        RuntimeError: a process failed; holds what it said last.
+        OSError: a process failed; holds what it said last.
     """
     processes = min(processes, len(jobs) // SHARE)
     if processes < 2:
@@ -44,13 +45,14 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
     try:
         for i, process in enumerate(running):
             assert process.stdin
-            process.stdin.write(json.dumps(jobs[i::processes]).encode())
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already: why is asked below
+                process.stdin.write(json.dumps(jobs[i::processes]).encode())
+                process.stdin.close()
         for process in running:
             assert process.stderr
             lines = process.stderr.read().decode(errors="replace").strip().splitlines()
             if process.wait():
-                raise RuntimeError(f"session graphs could not be drawn: {lines[-1] if lines else process.returncode}")
+                raise OSError(f"session graphs could not be drawn: {lines[-1] if lines else process.returncode}")
     finally:
         for process in running:
             process.kill()

@@ -22,7 +22,7 @@ from slmjax.lab import manifest
 from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.notebook import result_of
-from slmjax.lab.report import write_report
+from slmjax.lab.report import draw_graphs, write_tables
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
 from slmjax.types import Key, PyTree, Step, UserError, VectorEnv
@@ -51,7 +51,7 @@ def dev(spec: Spec, root: Path, *, quiet: bool = False) -> int:
         say(f"CHECK FAILED: parameter {name} did not change in {run.frame} frames")
     if not still:
         say("every parameter changed")
-    write_report(trial.spec, run.history, folder)
+    draw_graphs(trial.spec, write_tables(trial.spec, run.history, folder), folder)
     say(_render(trial, run, folder))
     manifest.note(folder, record, state="complete", frame=run.frame, unchanged=still)
     say(f"graphs: {folder / 'graph'}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slmjax.lab.devices import cores
 from slmjax.lab.history import History
@@ -29,13 +29,23 @@ def session_tables(spec: Spec, history: History) -> "list[pd.DataFrame]":
     return tables
 
 
-def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> dict[str, Any]:
-    """Writes the tables, metrics and graphs of a trial into a run's folder: the trial's metrics."""
+class Report(NamedTuple):
+    """What a trial came to: a table of each session and the file it is in, the sessions that failed and where, metrics.
+
+    `baseline` is the return of the random policy, where it is known.
+    """
+
+    tables: "list[pd.DataFrame]"
+    files: list[Path]
+    failed: dict[int, int]
+    baseline: float | None
+    metrics: dict[str, Any]
+
+
+def write_tables(spec: Spec, history: History, folder: Path, trial: int = 0) -> Report:
+    """Writes the tables and metrics of a trial into a run's folder."""
     from slmjax.analysis.baselines import random_baseline
-    from slmjax.analysis.drawing import Job, draw_all
-    from slmjax.analysis.graphs import graph_title, trial_graph
     from slmjax.analysis.metrics import trial_metrics
-    from slmjax.analysis.overview import sessions_graph
     from slmjax.analysis.tables import write_csv, write_json
 
     tables, failed = session_tables(spec, history), history.failed()
@@ -48,19 +58,37 @@ def write_report(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     for table, file in zip(tables, files, strict=True):
         write_csv(table, file)
     write_json(metrics, folder / "info" / f"{stem}_trial_metrics.json")
+    return Report(tables, files, failed, baseline, metrics)
+
+
+def draw_graphs(spec: Spec, report: Report, folder: Path, trial: int = 0) -> Path:
+    """Draws the graphs of a trial into a run's folder: the file of the first to look at.
+
+    Raises:
+        OSError: they could not be written, or drawn; says why.
+    """
+    try:
+        return _draw(spec, report, folder, trial)
+    except (ImportError, MemoryError) as error:  # little memory is left: after learning nothing is worth a traceback
+        raise OSError(f"graphs could not be drawn: {str(error) or type(error).__name__}") from error
+
+
+def _draw(spec: Spec, report: Report, folder: Path, trial: int) -> Path:
+    from slmjax.analysis.drawing import Job, draw_all
+    from slmjax.analysis.graphs import graph_title, trial_graph
+    from slmjax.analysis.overview import sessions_graph
+
+    tables, files, failed, baseline, metrics = report
+    stem, title = f"{spec.name}_t{trial}", graph_title(spec.name, spec.env.name, trial)
     chosen = noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables))
-    names = [folder / "graph" / f"{stem}_s{i}_session_graph.png" for i in chosen]
-    titles = [graph_title(spec.name, spec.env.name, trial, i) for i in chosen]
-    jobs = [
-        Job(str(files[i]), str(name), title, baseline) for i, name, title in zip(chosen, names, titles, strict=True)
-    ]
-    draw_all(jobs, cores())
+    names = {i: folder / "graph" / f"{stem}_s{i}_session_graph.png" for i in chosen}
+    titles = {i: graph_title(spec.name, spec.env.name, trial, i) for i in chosen}
+    draw_all([Job(str(files[i]), str(names[i]), titles[i], baseline) for i in chosen], cores())
     if len(tables) > FEW:
-        title = graph_title(spec.name, spec.env.name, trial)
         sessions_graph(tables, folder / "graph" / f"{stem}_sessions_graph.png", title, metrics, failed)
     path = folder / "graph" / f"{stem}_trial_graph.png"
-    trial_graph(tables, path, graph_title(spec.name, spec.env.name, trial), failed, baseline, metrics)
-    return metrics
+    trial_graph(tables, path, title, failed, baseline, metrics)
+    return path
 
 
 def noteworthy(metrics: Mapping[str, Any]) -> list[int]:

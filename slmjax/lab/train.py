@@ -14,7 +14,7 @@ from slmjax.lab.build import Trial, budget
 from slmjax.lab.checkpoint import Checkpoints, size_of
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress, compact
-from slmjax.lab.report import write_report
+from slmjax.lab.report import draw_graphs, write_tables
 from slmjax.lab.stop import EXIT_RESUMABLE, StopRequest
 from slmjax.policies.schedules import Schedule, value
 from slmjax.spec.sections import Spec
@@ -176,8 +176,9 @@ def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progr
     lost = len(failed) == run.history.size
     complete = lost or run.frame >= spec.env.max_frame
     if run.history.rows:
-        say(summary(write_report(spec, run.history, folder)))
-        say(f"graphs: {folder / 'graph' / f'{spec.name}_t0_trial_graph.png'}")
+        report = write_tables(spec, run.history, folder)
+        say(summary(report.metrics))
+        say(f"graphs: {draw_graphs(spec, report, folder)}")
     record.note(state="complete" if complete else "stopped", frame=run.frame, failed=failed)
     for session, frame in failed.items():
         print(f"session {session} FAILED: not finite by frame {frame}", file=sys.stderr, flush=True)
