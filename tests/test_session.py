@@ -20,7 +20,7 @@ from slmjax import session as session_module
 from slmjax.batches import stack
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_trial
-from slmjax.lab.loop import compile_segment, late_frame, learn, start
+from slmjax.lab.loop import _wish, compile_segment, late_frame, learn, start
 from slmjax.population import make_population
 from slmjax.session import make_program, session_key
 from slmjax.stats import WINDOW
@@ -365,6 +365,20 @@ class TestRows:
         assert len(visits) > 2
         assert run.history.columns["frame"][0].tolist() == [8192]
         assert same(trial.population.gather(run.sessions), run_to(trial, 8192))
+
+    @pytest.mark.parametrize(
+        ("frames", "seconds", "wish"),
+        [
+            (100, 0.01, 800),  # the first segments are short: whoever waits sees something
+            (10_000, 1.0, 10_000),
+            (10_000, 10.0, 1000),
+            (100, 0.5, 400),  # two iterations a second: four are worth one call
+            (100, 1.0, 300),  # but nobody waits for more than three seconds
+            (100, 10.0, 30),  # where an iteration takes longer, it is one
+        ],
+    )
+    def test_how_far_a_segment_reaches_follows_the_clock(self, frames, seconds, wish):
+        assert _wish(frames, seconds, size=100) == wish
 
     def test_a_stop_within_a_row_is_kept_and_continued(self):
         trial = trial_of("PPO", meta={"log_frequency": 1024})

@@ -67,9 +67,7 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
         if stop == end or _crossed(run.frame, stop, meta.eval_frequency, program.row_frames):
             returns = trial.population.evaluate(sessions, trial.hp, stop)
             run.history.note_evaluation(returns)
-        pace = (stop - run.frame) / max(seconds, 1e-9)
-        few = min(ENOUGH * program.iteration_frames, pace * 3 * VISIT_SECONDS)
-        wish = int(max(min(pace * VISIT_SECONDS, 8 * (stop - run.frame)), few))
+        wish = _wish(stop - run.frame, seconds, program.iteration_frames)
         run = Run(stop, sessions, run.history)
         if not visit(run) or len(run.history.failed()) == run.history.size:
             break
@@ -80,6 +78,13 @@ def late_frame(trial: Trial) -> int:
     """Where the last tenth of the budget begins, in whole iterations: the episodes that end from there on are final."""
     size, end = trial.program.iteration_frames, budget(trial.spec, trial.program)
     return end - max(end // size // 10, 1) * size
+
+
+def _wish(frames: int, seconds: float, size: int) -> int:
+    """Frames of the next segment, after one of `frames` that took `seconds`, where an iteration holds `size`."""
+    pace = frames / max(seconds, 1e-9)
+    few = min(ENOUGH * size, pace * 3 * VISIT_SECONDS)
+    return int(max(min(pace * VISIT_SECONDS, 8 * frames), few))
 
 
 def _reach(program: Program, frame: int, wish: int) -> int:
