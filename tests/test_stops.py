@@ -139,11 +139,13 @@ class TestCommandLine:
         record = manifest.read(folder)
         record["parts"][0]["versions"]["jax"] = "0.9.9"
         record["parts"][0]["git"]["sha"] = "f" * 40
+        record["parts"][0]["cores"] = 1000
         (folder / manifest.FILE).write_text(json.dumps(record))
         assert command_line.main(["--resume", str(folder), "--set", "env.max_frame=4096"]) == 0
         said = capsys.readouterr().out
         assert "jax was 0.9.9 and is " in said
         assert f"the commit was {'f' * 40} and is " in said
+        assert "cores was 1000 and is " in said
         first, second = (record := manifest.read(folder))["parts"]
         assert first["versions"]["jax"] == "0.9.9" != second["versions"]["jax"]
         assert (first["frames"], second["frames"]) == ([0, 2048], [2048, 4096])

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from slmjax.lab.devices import cores
 from slmjax.spec.sections import Spec
 
 FILE = "manifest.json"
@@ -64,7 +65,7 @@ def changes(manifest: dict[str, Any]) -> list[str]:
     if len(manifest["parts"]) < 2:
         return []
     before, now = manifest["parts"][-2:]
-    pairs = [(name, before.get(name), now[name]) for name in ("python", "platform", "devices")]
+    pairs = [(name, before.get(name), now[name]) for name in ("python", "platform", "devices", "cores")]
     old, new = before.get("versions") or {}, now["versions"]
     pairs += [(name, old.get(name), new[name]) for name in new]
     old, new = before.get("git") or {}, now["git"]
@@ -98,6 +99,7 @@ def circumstances() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions,
         "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "cores": cores(),  # over which XLA splits large products, in an order that shows in their last bits
     }
 
 
