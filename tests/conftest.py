@@ -3,13 +3,11 @@
 import gc
 import os
 
+from compiling import FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nearly all of the time goes into compiling what runs for a second: together these take half of it away. What a test
-# says of a compiled program it says of one that was compiled as users compile it (`rings.AS_USERS_DO`).
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
-)
+# What a test says of a compiled program it says of one that was compiled as users compile it (`AS_USERS_DO`).
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax
 import pytest

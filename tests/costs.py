@@ -17,13 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from compiling import QUICK
 
 TABLE = Path(__file__).with_name("costs.json")
 LARGE = 200  # elements: what a minibatch has seen is 256, its activations are 2,048
 COUNTED = ("copy", "transpose", "gather", "sort")
 BAR = 0.05
-# The passes that decide on these operations are those of every program; making machine code of it is left out.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 _NET = {"hid_layers": [32, 32], "fc_hid_layers": [32], "clip_grad_val": 0.5}
 _CONV = {"type": "ConvNet", "conv_hid_layers": [[8, 3, 1]]}

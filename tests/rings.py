@@ -7,8 +7,6 @@ import numpy as np
 from slmjax.envs import vectorize
 from slmjax.types import Box, Discrete, Env, Rollout
 
-# Compiled as users compile it, whatever the tests have in their flags.
-AS_USERS_DO = {"xla_cpu_use_fusion_emitters": True, "xla_backend_optimization_level": 3}
 BYTES = Box(0, 255, (2, 3), jnp.uint8)
 FLOATS = Box(-1.0, 1.0, (2,))
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_USERS_DO
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rings import AS_USERS_DO
 from scipy import stats
 
 from slmjax.envs import make_env, vectorize

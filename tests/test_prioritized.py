@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import spec_of
+from compiling import AS_USERS_DO
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rings import AS_USERS_DO, Stream, shapes_only
+from rings import Stream, shapes_only
 from scipy import stats
 from test_learning import values
 

@@ -12,7 +12,7 @@ import numpy as np
 import probes
 import pytest
 from agents import spec_of
-from rings import AS_USERS_DO
+from compiling import AS_USERS_DO
 from trees import host, same, unlike
 
 import slmjax
