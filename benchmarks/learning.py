@@ -191,8 +191,10 @@ def verdict(entry: Entry, result: dict[str, Any]) -> str:
 
 def table(names: list[str], results: dict[str, Any]) -> str:
     """The rows of `names`, those that have been measured."""
-    lines = ["| `python -m slmjax.run` ... | frames | sessions | final_return_ma | greedy | SLM Lab | bar |"]
-    lines += ["|" + "---|" * 7]
+    lines = [
+        "| `python -m slmjax.run` ... | frames | sessions | final_return | final_return_ma | greedy | SLM Lab | bar |"
+    ]
+    lines += ["|" + "---|" * 8]
     measured = [name for name in names if name in results]
     if not measured:
         return "Not measured yet."
@@ -205,7 +207,9 @@ def table(names: list[str], results: dict[str, Any]) -> str:
         published = "" if entry.published is None else f"{entry.published:g}"
         words = command(entry).removeprefix("python -m slmjax.run ")
         words = f"`{words}`" if r.get("digest") in (None, digest(entry)) else f"`{words}`, as it was before"
-        row = [words, f"{r['frames']:,}", str(r["sessions"]), figure, published, verdict(entry, r)]
+        score = "" if r.get("final_return") is None else f"{r['final_return']:.{digits}f}"
+        score += f", {r['stuck']} stuck" if r.get("stuck") else ""
+        row = [words, f"{r['frames']:,}", str(r["sessions"]), score, figure, published, verdict(entry, r)]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
