@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from compiling import FLAGS
 from runs import LIMIT, ROOT
 
 from slmjax.spec.sections import Spec
@@ -80,8 +81,7 @@ def light(tmp_path_factory) -> Path:
 def start(script: str, words: list[str], light: Path) -> subprocess.CompletedProcess:
     """A script, run to its end in a process of its own; XLA optimises nothing."""
     path = os.pathsep.join([str(light), str(ROOT)])
-    quick = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick}
+    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
     command = [sys.executable, str(BENCHMARKS / script), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment, check=False)
 

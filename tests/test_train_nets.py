@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import slow_ones, spec_of
+from compiling import QUICK
 from ladder import cooling
-from tiny import FAST
 
 import slmjax
 from slmjax.batches import stack
@@ -83,9 +83,9 @@ def test_an_agent_learns_two_segments_with_it(algorithm, name):
     program = slmjax.make_session(spec)
     hp = stack([spec.hp] * 2)
     keys = jax.vmap(lambda i: slmjax.session_key(0, 0, i))(jnp.arange(2))
-    sessions = jax.jit(jax.vmap(program.init), compiler_options=FAST)(keys, hp)
+    sessions = jax.jit(jax.vmap(program.init), compiler_options=QUICK)(keys, hp)
     before = jax.tree.map(np.asarray, sessions.agent.policy)
-    segment = jax.jit(jax.vmap(program.segment, (0, 0, None, None)), compiler_options=FAST)
+    segment = jax.jit(jax.vmap(program.segment, (0, 0, None, None)), compiler_options=QUICK)
     for frame in (0, 256):
         sessions, rows = segment(sessions, hp, frame, frame + 256)
     assert np.isfinite(rows["loss"]).all()

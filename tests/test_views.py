@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import slow_ones, spec_of
+from compiling import AS_USERS_DO
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rings import AS_USERS_DO, BYTES, FLOATS, Stream, ends, shapes_only
+from rings import BYTES, FLOATS, Stream, ends, shapes_only
 
 import slmjax
 from slmjax import registry
