@@ -81,9 +81,12 @@ def _draw(spec: Spec, report: Report, folder: Path, trial: int) -> Path:
     tables, files, failed, baseline, metrics = report
     stem, title = f"{spec.name}_t{trial}", graph_title(spec.name, spec.env.name, trial)
     chosen = noteworthy(metrics) if spec.meta.session_graphs == "few" else range(len(tables))
-    names = {i: folder / "graph" / f"{stem}_s{i}_session_graph.png" for i in chosen}
-    titles = {i: graph_title(spec.name, spec.env.name, trial, i) for i in chosen}
-    draw_all([Job(str(files[i]), str(names[i]), titles[i], baseline) for i in chosen], cores())
+
+    def job(i: int) -> Job:
+        path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
+        return Job(str(files[i]), str(path), graph_title(spec.name, spec.env.name, trial, i), baseline)
+
+    draw_all([job(i) for i in chosen], cores())
     if len(tables) > FEW:
         sessions_graph(tables, folder / "graph" / f"{stem}_sessions_graph.png", title, metrics, failed)
     path = folder / "graph" / f"{stem}_trial_graph.png"
