@@ -26,7 +26,6 @@ from slmjax.types import Box, Dict, Discrete, Env, MultiDiscrete, SpecError, Ste
 DOC = Path(__file__).parents[1] / "docs" / "environments.md"
 KEY = jax.random.key(0)
 INF = np.inf
-QUICK = {"xla_backend_optimization_level": 0}  # halves the compile time, which is nearly all that this file spends
 NAMES = registry.names("env")
 SLOW = ("Freeway-MinAtar", "Seaquest-MinAtar")  # compile longest
 CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES]
@@ -55,7 +54,7 @@ def roll(env: VectorEnv, steps: int, key=KEY, policy=None):
         start, walk = jax.random.split(key)
         return jax.lax.scan(body, env.reset(start), jax.random.split(walk, steps))[1]
 
-    return jax.jit(run, compiler_options=QUICK)(key)
+    return jax.jit(run)(key)
 
 
 @functools.cache

@@ -12,7 +12,6 @@ import numpy as np
 import optax
 import pytest
 from agents import spec_of
-from compiling import QUICK
 from runs import LIMIT
 
 from slmjax.lab.build import make_agent
@@ -133,9 +132,9 @@ def test_every_parameter_feels_the_loss_and_two_keys_differ(name):
             total += sum(jnp.sum((out - 0.37) ** 2 * jnp.arange(1.0, out.shape[-1] + 1)) for out in outs)
         return total
 
-    init = jax.jit(net.init, compiler_options=QUICK)
+    init = jax.jit(net.init)
     one, other = (jax.tree.map(np.array, init(jax.random.key(seed), spec)) for seed in (0, 1))
-    slope = jax.jit(jax.grad(loss), compiler_options=QUICK)(shaken(one), drawn(space, (3, 4)), net.carry(4))
+    slope = jax.jit(jax.grad(loss))(shaken(one), drawn(space, (3, 4)), net.carry(4))
     for path, leaf in jax.tree_util.tree_leaves_with_path(slope["params"]):
         assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
     kernels = [p for p in jax.tree_util.tree_leaves_with_path(one["params"]) if "kernel" in jax.tree_util.keystr(p[0])]

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agents import slow_ones, spec_of
-from compiling import QUICK
 from ladder import cooling
 
 import slmjax
@@ -83,9 +82,9 @@ def test_an_agent_learns_two_segments_with_it(algorithm, name):
     program = slmjax.make_session(spec)
     hp = stack([spec.hp] * 2)
     keys = jax.vmap(lambda i: slmjax.session_key(0, 0, i))(jnp.arange(2))
-    sessions = jax.jit(jax.vmap(program.init), compiler_options=QUICK)(keys, hp)
+    sessions = jax.jit(jax.vmap(program.init))(keys, hp)
     before = jax.tree.map(np.asarray, sessions.agent.policy)
-    segment = jax.jit(jax.vmap(program.segment, (0, 0, None, None)), compiler_options=QUICK)
+    segment = jax.jit(jax.vmap(program.segment, (0, 0, None, None)))
     for frame in (0, 256):
         sessions, rows = segment(sessions, hp, frame, frame + 256)
     assert np.isfinite(rows["loss"]).all()

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from compiling import QUICK
 from tiny import ACTIONS, ALGORITHMS, ENVS
 
 from slmjax.envs import vectorize
@@ -137,7 +136,7 @@ def learned(which: str) -> Learned:
     rollouts = jax.tree.map(lambda *x: np.stack(x), tidy, garbage(tidy), tidy, believed)
     keys = jnp.stack([jax.random.split(jax.random.key(seed), ROLLOUTS) for seed in (2, 2, 3, 2)])
     lanes = jax.vmap(lambda rollouts, keys: learn(agent, spec.hp, rollouts, act_keys(), keys))
-    return Learned(*jax.tree.map(np.asarray, jax.jit(lanes, compiler_options=QUICK)(rollouts, keys)))
+    return Learned(*jax.tree.map(np.asarray, jax.jit(lanes)(rollouts, keys)))
 
 
 def remembered(state, telling: int) -> dict[str, np.ndarray]:
@@ -204,7 +203,7 @@ def policy_after(algorithm: str, steps: int, rollouts: Rollout, act_keys) -> dic
     memory = {"max_size": 4 * size, "batch_size": 4 * size, "num_step_returns": 3} if replayed else None
     spec = tiny.spec_of(algorithm, "Box float32", action, net, memory, keys | ALL_THERE_IS[algorithm])
     agent, keys = agent_of(spec, action), jax.random.split(jax.random.key(2), ROLLOUTS)
-    state, _ = jax.jit(lambda *args: learn(agent, spec.hp, *args), compiler_options=QUICK)(rollouts, act_keys, keys)
+    state, _ = jax.jit(lambda *args: learn(agent, spec.hp, *args))(rollouts, act_keys, keys)
     return {jax.tree_util.keystr(k): np.asarray(x) for k, x in jax.tree_util.tree_leaves_with_path(state.policy)}
 
 

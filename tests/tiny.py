@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compiling import QUICK
 
 import slmjax
 from slmjax import registry
@@ -142,8 +141,8 @@ def lab(spec, size: int) -> Lab:
     program = make_program(make_agent(spec, env), env, env, 1)
     hp = jax.tree.map(lambda x: x[0], stack([spec.hp])) if size == 0 else stack([spec.hp] * size)
     lanes = (lambda f, axes: f) if size == 0 else jax.vmap
-    init = jax.jit(lanes(program.init, (0, 0)), compiler_options=QUICK)
-    segment = jax.jit(lanes(program.segment, (0, 0, None, None)), compiler_options=QUICK)
+    init = jax.jit(lanes(program.init, (0, 0)))
+    segment = jax.jit(lanes(program.segment, (0, 0, None, None)))
     frames = program.iteration_frames
     return Lab(
         lambda keys: init(keys, hp),
