@@ -7,6 +7,7 @@ real kills at random moments.
 import itertools
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from slmjax.lab.build import Trial, make_trial
 from slmjax.lab.checkpoint import Checkpoints, _joined, size_of
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run, compile_segment, learn, start
+from slmjax.lab.progress import Progress
 from slmjax.types import UserError
 
 FRAMES, ROW = 8192, 5120
@@ -170,18 +172,23 @@ class TestCommandLine:
         assert len(list((folder / "graph").glob("*trial_graph.png"))) == 1
         assert manifest.read(folder)["checkpoint"] is None
 
-    def test_graphs_that_cannot_be_drawn_cost_the_graphs_and_nothing_else(self, tmp_path, capsys, monkeypatch):
+    @pytest.mark.parametrize("stopped", [False, True])
+    def test_graphs_that_cannot_be_drawn_cost_the_graphs_and_nothing_else(self, tmp_path, capsys, monkeypatch, stopped):
         def short_of_memory(*anything):
             raise MemoryError
 
-        config = self.config(tmp_path, 1024)
+        config = self.config(tmp_path, 4096, checkpoint_frequency=1024)
         with monkeypatch.context() as little:
             little.setattr(graphs, "trial_graph", short_of_memory)
+            if stopped:
+                little.setattr(Progress, "show", lambda *anything: signal.raise_signal(signal.SIGTERM))
             assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == command_line.EXIT_BROKEN
         said = capsys.readouterr()
         assert "final return" in said.out
         assert said.err == "error: graphs could not be drawn: MemoryError\n"
         folder = only(tmp_path / "data", "tiny_*")
+        assert ("go on with" in said.out) == stopped
+        assert (manifest.read(folder)["state"] == "stopped") == stopped
         assert len(list((folder / "info").glob("*.csv"))) == 3
         assert command_line.main(["--resume", str(folder)]) == 0
         assert len(list((folder / "graph").glob("*trial_graph.png"))) == 1

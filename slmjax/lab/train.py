@@ -171,18 +171,20 @@ def _checkpoint_plan(trial: Trial) -> str:
 
 def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progress) -> int:
     """Writes what is left to write, tells what came out."""
-    say = progress.say
+    say, report = progress.say, None
     failed = run.history.failed()
     lost = len(failed) == run.history.size
     complete = lost or run.frame >= spec.env.max_frame
     if run.history.rows:
         report = write_tables(spec, run.history, folder)
         say(summary(report.metrics))
-        say(f"graphs: {draw_graphs(spec, report, folder)}")
     record.note(state="complete" if complete else "stopped", frame=run.frame, failed=failed)
     for session, frame in failed.items():
         print(f"session {session} FAILED: not finite by frame {frame}", file=sys.stderr, flush=True)
     if not complete:
         say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {shlex.quote(str(folder))}")
+    if report is not None:  # last: what cannot be drawn leaves nothing else unsaid
+        say(f"graphs: {draw_graphs(spec, report, folder)}")
+    if not complete:
         return EXIT_RESUMABLE
     return 1 if lost else 0
