@@ -177,11 +177,12 @@ class TestCommandLine:
         def short_of_memory(*anything):
             raise MemoryError
 
-        config = self.config(tmp_path, 4096, checkpoint_frequency=1024)
+        config = self.config(tmp_path, 4096, checkpoint_frequency=1024, log_frequency=1024)
         with monkeypatch.context() as little:
             little.setattr(graphs, "trial_graph", short_of_memory)
             if stopped:
-                little.setattr(Progress, "show", lambda *anything: signal.raise_signal(signal.SIGTERM))
+                end = lambda _, run: run.history.rows and signal.raise_signal(signal.SIGTERM)  # noqa: E731
+                little.setattr(Progress, "show", end)
             assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == command_line.EXIT_BROKEN
         said = capsys.readouterr()
         assert "final return" in said.out
