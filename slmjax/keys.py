@@ -36,6 +36,7 @@ def usual(tree: PyTree) -> PyTree:
     return jax.tree.map(plain, tree)
 
 
+@functools.partial(jax.jit, inline=True)  # traced once for all draws of a shape: the program is the same
 def threefry2x32(key: Array, high: Array, low: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds of the counters `(high, low)`, any shape, all uint32 (Salmon et al. 2011)."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
