@@ -4,7 +4,7 @@ A *batch* is `W` lanes, `jit(vmap(segment))` with donated sessions; with `W = 1`
 through the same program. So nothing compiles anew for another number of sessions, temporary memory is that of the
 batches under way, and what a session learns does not depend on how many run beside it, to the last bit. (Under one
 `vmap` over all of them it does: XLA sums in another order for another number of lanes; and many lanes overflow a CPU's
-caches.)
+caches. Accelerators want many lanes: unless `meta.lanes` says otherwise there is one batch a device.)
 
 Sessions need no word from each other, so batches need none. On a CPU they are on one device, and threads, one a core,
 run them: XLA runs in turn what one thread hands it, and at once what different ones do. On accelerators they go round
@@ -34,6 +34,8 @@ SUMS_BY_XLA = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
     "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 }
+
+Packed = dict[tuple[str, ...], Any]  # see `_pack`
 
 
 class Population(NamedTuple):
@@ -95,7 +97,7 @@ def make_population(
     options = _compiler_options(normalising) if everyone[0].platform == "cpu" else None
     step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
 
-    def advance(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, dict[str, Array]]:
+    def advance(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, Packed]:
         sessions, rows = over_lanes(lambda s, h: step(s, h, frame, *more), wide)(sessions, hp)
         return sessions, _pack(rows)
 
@@ -114,7 +116,7 @@ def make_population(
     ) -> tuple[Batches, dict[str, np.ndarray]]:
         ended = _rows_ended(program, frame, stop, close)
 
-        def fetch(done: tuple[Session, dict[str, Array]]) -> tuple[Session, dict[str, np.ndarray]]:
+        def fetch(done: tuple[Session, Packed]) -> tuple[Session, Packed]:
             return done[0], {names: _fetch(x, ended) for names, x in done[1].items()}
 
         now = np.int32(frame), np.int32(stop), np.bool_(close), np.int32(late)
@@ -191,7 +193,7 @@ def over_lanes(function: Callable, lanes: int) -> Callable:
     return one
 
 
-def _pack(rows: dict[str, Array]) -> dict[str, Array]:
+def _pack(rows: dict[str, Array]) -> Packed:
     """Columns `[W, rows]` as one array `[W, columns, rows]` a dtype: each array that is fetched costs its microseconds.
 
     The key of an array is the names of its columns.
@@ -199,11 +201,11 @@ def _pack(rows: dict[str, Array]) -> dict[str, Array]:
     kinds: dict[Any, list[str]] = {}
     for name, values in rows.items():
         kinds.setdefault(values.dtype, []).append(name)
-    return {" ".join(names): jnp.stack([rows[name] for name in names], 1) for names in kinds.values()}
+    return {tuple(names): jnp.stack([rows[name] for name in names], 1) for names in kinds.values()}
 
 
-def _unpack(packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: x[:, i] for names, x in packed.items() for i, name in enumerate(names.split(" "))}
+def _unpack(packed: Packed) -> dict[str, np.ndarray]:
+    return {name: x[:, i] for names, x in packed.items() for i, name in enumerate(names)}
 
 
 def _fetch(packed: Array, rows: int) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_moving_average_refuses_what_it_cannot_mean():
 
 def test_session_metrics_by_hand():
     # strengths over the baseline of 2: 8, 18, 8; frames 10, 20, 40; gradient steps 0 (left out), 4, 8
-    df = table([10.0, 20.0, 10.0], frame=[10, 20, 40], opt_step=[0, 4, 8], eval_reward=[NAN, 21.0, NAN])
+    df = table([10.0, 20.0, 10.0], frame=[10, 20, 40], opt_step=[0, 4, 8], eval_reward=[NAN, 20.0, 21.0])
     got = metrics.session_metrics(df, 2.0)
     assert got["strength"] == pytest.approx(34 / 3)
     assert got["max_strength"] == 18.0

@@ -233,6 +233,14 @@ class TestSeveralProcesses:
         assert not isinstance(caught.value, BrokenPipeError), "that would be taken for nobody reading what is printed"
 
 
+def test_the_graph_of_a_failed_session_says_so():
+    fig = graphs.draw_session(table([1.0, 2.0, 3.0]), "t", failed=4000.0)
+    assert any("FAILED by frame 4000" in text.get_text() for text in fig.axes[0].texts)
+    assert "failed" in legend(fig)
+    assert fig.axes[0].get_xlim()[1] >= 4000
+    assert "failed" not in legend(graphs.draw_session(table([1.0, 2.0, 3.0]), "t"))
+
+
 class TestOverview:
     def draw(self, sessions, failed):
         found = trial_metrics(sessions, 20.0, failed)
@@ -253,6 +261,24 @@ class TestOverview:
         np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], 1000 * np.arange(11))
         assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["#1", "#3", "#0", "#2"]
         assert set(legend(fig)) == {"failed (1)", "no return"}
+
+    def test_one_that_failed_early_takes_nothing_from_the_others(self):
+        """Its table ends with the last row that is sound."""
+        sessions = [table([100.0 * i] * 10) for i in (2, 4, 9)]
+        mesh, cells = self.cells(self.draw([*sessions[:2], sessions[2][:3]], {2: 4000})[0])
+        np.testing.assert_array_equal(cells, [[400] * 10, [200] * 10, [900.0] * 3 + [NAN] * 7])
+        assert mesh.get_clim() == (200, 400)
+
+    def test_where_all_failed_in_the_first_row_there_are_crosses_and_no_warning(self, recwarn):
+        sessions, failed = [table([1.0])[:0]] * 9, dict.fromkeys(range(9), 512)
+        found = trial_metrics(sessions, 20.0, failed)
+        for fig in (draw_sessions(sessions, "t", found, failed), graphs.draw_trial(sessions, "t", failed, 20.0, found)):
+            fig.draw_without_rendering()
+            assert fig.axes[0].get_xlim()[1] >= 512
+            crosses = [line for line in fig.axes[0].lines if line.get_marker() == "x"]
+            assert {float(line.get_xdata()[0]) for line in crosses} == {512.0}
+        assert graphs.NO_ROW in [text.get_text() for text in fig.axes[0].texts]
+        assert not recwarn.list
 
     def test_of_many_sessions_the_odd_ones_are_named(self, tmp_path):
         sessions = [*trial(200), table([25.0] * 20), table([300.0] * 20)]

@@ -19,6 +19,7 @@ from slmjax.envs import make_env
 from slmjax.lab.build import make_agent, make_trial
 from slmjax.lab.loop import late_frame, learn, start
 from slmjax.lab.report import session_tables
+from slmjax.population import make_population
 from slmjax.session import COLUMNS, make_program
 from slmjax.stats import WINDOW
 from slmjax.types import Rollout, SpecError
@@ -160,6 +161,18 @@ class TestTrial:
         assert there or "251 frames is more than 25% of the run's 1000" in got["final_return_ma_absent"]
         assert got["final_return"] == 5.0
 
+    def test_a_row_of_a_smaller_budgets_end_is_no_score_of_a_larger_one(self):
+        longer = table(NAN, final_return=[7.0, NAN], eval_reward=[9.0, NAN])
+        got = metrics.trial_metrics([longer, longer], 0.0, budget=1000)
+        assert (got["final_return"], got["final_eval_reward"]) == (None, None)
+        assert (got["frame"], got["budget"]) == (100, 1000)
+        assert summary(got) == "final return none (stopped at frame 100 of 1000), greedy evaluation none, 2 sessions"
+
+    def test_the_summary_names_who_is_not_in_it(self):
+        never = table(NAN, total_reward=[NAN, NAN])
+        got = metrics.trial_metrics([table(5.0), table(NAN), never, table(1e9)], None, failed={3: 50})
+        assert summary(got).endswith("4 sessions (1 failed: #3, 1 silent: #2, 1 silent at the end: #1)")
+
     def test_the_summary_leads_with_it(self):
         got = metrics.trial_metrics([table(x, eval_reward=[NAN, 9.0]) for x in (487.25, 487.25)], 0.0)
         assert summary(got) == "final return 487.2 [487.2, 487.2], greedy evaluation 9, 2 sessions"
@@ -199,6 +212,16 @@ class TestColumns:
             program = make_program(named, env, env, 128)
             with pytest.raises(SpecError, match=f"metric {name!r}"):
                 jax.eval_shape(program.init, jax.random.key(0), spec.hp)
+
+    def test_a_metric_may_have_any_other_name(self):
+        trial = trial_of(512, 128)
+        agent = make_agent(trial.spec)
+        named = agent._replace(update=lambda state, *_: (state, {"policy loss": jnp.ones(())}))
+        program = make_program(named, env := make_env(trial.spec.env), env, 128)
+        population = make_population(program, 2)
+        keys, hp = population.place(trial.population.gather(trial.keys)), population.repeat(trial.spec.hp)
+        _, rows = population.segment(population.init(keys, hp), hp, 0, 256)
+        np.testing.assert_array_equal(rows["policy loss"], np.ones((2, 2)))
 
     def test_they_are_those_of_a_run_without_metrics(self):
         trial, done = run(512, 128)

@@ -15,8 +15,9 @@ from runs import equal, final_state, interrupt, only, run
 
 from slmjax import run as command_line
 from slmjax.analysis.tables import read_session_df
+from slmjax.lab import memory
 from slmjax.lab.build import make_trial
-from slmjax.lab.checkpoint import Checkpoints
+from slmjax.lab.checkpoint import Checkpoints, size_of
 from slmjax.lab.folder import locked
 from slmjax.spec import load_spec
 
@@ -141,9 +142,12 @@ class TestFolder:
         said = capsys.readouterr()
         assert "every session failed" in said.out
         assert "session 1 FAILED" in said.err
-        manifest = json.loads((only(tmp_path / "data", "tiny_*") / "manifest.json").read_text())
+        folder = only(tmp_path / "data", "tiny_*")
+        manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["state"] == "complete"
         assert manifest["frame"] < 1_000_000
+        assert command_line.main(["--resume", str(folder), "--quiet"]) == 1
+        assert json.loads((folder / "manifest.json").read_text())["frame"] == manifest["frame"]
 
 
 class TestResume:
@@ -268,6 +272,8 @@ WRONG = {
     "unknown argument of an environment": ({"env": {"kwargs": {"gravitas": 1.0}}}, ["gravitas", "gravity"]),
     "a key of the network that PPO does not read": ({"agent": {"net": {"update_type": "polyak"}}}, ["update_type"]),
     "no sessions": ({"meta": {"max_session": 0}}, ["meta.max_session", "0"]),
+    "rows too long to count": ({"meta": {"log_frequency": 2**31 - 1}}, ["meta.log_frequency", "2147483647"]),
+    "too many frames": ({"env": {"max_frame": 2**31 - 1}}, ["env.max_frame", "2147483647"]),
 }
 WRONG_DQN = {
     "a space it does not support": ({"env": {"name": "Pendulum-v1"}}, ["agent.algorithm.name", "Pendulum-v1", "PPO"]),
@@ -304,6 +310,21 @@ class TestWrongInput:
             spec.write_text(spec.read_text().replace("batch_size: 64", "").replace("max_size: 2048", ""))
         message = self.refused([spec], capsys, tmp_path)
         assert all(word in message for word in words), message
+
+    @pytest.mark.parametrize(("sessions", "share"), [(8, 5.5), (1, 0.9)])
+    def test_sessions_that_do_not_fit_the_memory(self, sessions, share, capsys, tmp_path, monkeypatch):
+        """What it says would fit does."""
+        spec = load_spec(write_config(tmp_path))
+        each = size_of(make_trial(spec)) / spec.meta.max_session
+        monkeypatch.setattr(memory, "available", lambda devices: int(share * each))
+        words = [write_config(tmp_path), "--set", "meta.lanes=2"]
+        message = self.refused([*words, "--sessions", sessions], capsys, tmp_path)
+        if share < 2:
+            assert "Not even one fits" in message
+            return
+        assert "At most 4 such sessions fit (meta.max_session)" in message
+        make_trial(load_spec(words[0], overrides=["meta.lanes=2", "meta.max_session=4"]))
+        assert "At most 4" in self.refused([*words, "--sessions", 5], capsys, tmp_path)
 
     def test_a_spec_that_the_file_does_not_hold(self, capsys, tmp_path):
         message = self.refused([write_config(tmp_path), "tyni"], capsys, tmp_path)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -20,9 +21,13 @@ from trees import same
 import slmjax
 from slmjax.envs.vector import delivered
 from slmjax.lab import policy as policies
+from slmjax.lab.build import make_trial
 from slmjax.lab.fit import check_obs
+from slmjax.lab.loop import learn, start
+from slmjax.lab.notebook import result_of
 from slmjax.session import evaluation_key
 from slmjax.spaces import zeros
+from slmjax.types import UserError
 
 META = {"max_session": 2, "log_frequency": 256, "eval_episodes": 128}
 RNN = {"type": "RecurrentNet", "rnn_hidden_size": 8, "fc_hid_layers": [8]}
@@ -203,6 +208,41 @@ class TestPlay:
         env = slmjax.make_env(dataclasses.replace(policy.spec.env, num_envs=128))
         assert policy.play(env, key=key).tolist() == policy.play(key=key).tolist()
         assert jax.jit(lambda key: policy.play(env, key=key))(key).tolist() == policy.play(key=key).tolist()
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"episodes": 0}, "expected a number of episodes, at least 1, got 0"),
+            ({"episodes": 2.5}, "at least 1, got 2.5"),
+            ({"episodes": "3"}, "at least 1, got '3'"),
+            ({"key": 0}, "expected a key, such as jax.random.key(0), got 0"),
+            ({"key": np.zeros(3)}, "got float64[3]"),
+        ],
+    )
+    def test_what_is_no_number_and_no_key_is_refused(self, given, said):
+        with pytest.raises(UserError, match=re.escape(said)):
+            trained("PPO").policy(0).play(**given)
+
+    def test_one_that_draws_also_when_greedy_asks_for_a_key(self):
+        policy = slmjax.train(spec_of("Random", "CartPole-v1", 512, meta=META)).policy(0)
+        obs, carry = np.zeros((64, 4), np.float32), policy.start(64)
+        with pytest.raises(UserError, match="draws its actions, also greedy ones: give step a `key`"):
+            policy.step(obs, carry)
+        one, other = (policy.step(obs, carry, key=jax.random.key(seed))[0] for seed in (0, 1))
+        assert (one != other).any()
+
+    def test_the_best_one_plays_as_it_would_have_been_evaluated_at_the_end_of_its_row(self):
+        """A run of the budget that ends with the best row evaluates that policy."""
+        sarsa = {"net": {"optim_spec": {"name": "Adam", "lr": 2e-2}}}
+        trial = make_trial(spec_of("SARSA", "CartPole-v1", 8192, meta=META | {"max_session": 8}, **sarsa))
+        run = learn(trial, start(trial), lambda run: True)
+        best = [result_of(trial, run).policy(i, best=True) for i in range(8)]
+        earlier = [i for i, policy in enumerate(best) if policy.frame < run.frame]
+        assert earlier
+        for i in earlier[:2]:
+            frame, begun = best[i].frame, start(trial)
+            sessions, _ = trial.population.segment(begun.sessions, trial.hp, 0, frame)
+            np.testing.assert_array_equal(best[i].play(), trial.population.evaluate(sessions, trial.hp, frame)[i])
 
     def test_what_it_cannot_play_in_is_refused(self):
         policy = trained("PPO").policy(0)

@@ -155,6 +155,26 @@ class TestCommandLine:
             assert record[name] == pytest.approx(first[name] + second[name])
         assert record["frame"] == 4096
 
+    def test_a_part_that_ended_before_the_first_checkpoint_is_kept(self, tmp_path):
+        spec = trial_of("ActorCritic").spec
+        manifest.begin(tmp_path, spec, "train")
+        record = manifest.begin(tmp_path, spec, "train", 0)
+        assert [part["state"] for part in record["parts"]] == ["killed", "running"]
+        assert record["checkpoint"] is None
+        manifest.note(tmp_path, record, checkpoint=0)
+        assert manifest.begin(tmp_path, spec, "train", 0)["checkpoint"] == 0
+
+    @pytest.mark.parametrize(
+        ("period", "frames"), [(512, [512, 1024, 1536, 2048]), (1000, [1024, 2016, 2048]), (5, [*range(32, 2049, 32)])]
+    )
+    def test_the_plan_counts_the_checkpoints_that_are_written(self, period, frames, tmp_path, capsys, monkeypatch):
+        saved = []
+        monkeypatch.setattr(Checkpoints, "save", lambda _, trial, run: saved.append(run.frame))
+        config = self.config(tmp_path, 2040, checkpoint_frequency=period)
+        assert command_line.main([str(config), "--data", str(tmp_path / "data")]) == 0
+        assert sorted({*saved}) == frames
+        assert f": {len(frames)} in all" in capsys.readouterr().out
+
     def test_a_disk_that_fails_costs_the_checkpoint_and_nothing_else(self, tmp_path, capsys, monkeypatch):
         def full(*anything):
             raise OSError(28, "No space left on device")

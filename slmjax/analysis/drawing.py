@@ -17,12 +17,16 @@ SHARE = 8  # graphs that are worth a process of their own, whose imports take ab
 
 
 class Job(NamedTuple):
-    """The graph of one session: from which table (CSV) to which file, its title, the return of a random policy."""
+    """The graph of one session: from which table (CSV) to which file, its title, a random policy's return, its failure.
+
+    That is the frame by which it failed; None: it did not.
+    """
 
     table: str
     graph: str
     title: str
     random_baseline: float | None
+    failed: float | None = None
 
 
 def draw_all(jobs: Sequence[Job], processes: int) -> None:
@@ -61,7 +65,8 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
 
 def _draw(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        session_graph(pd.read_csv(job.table, dtype=np.float64), job.graph, job.title, job.random_baseline)
+        table = pd.read_csv(job.table, dtype=np.float64)
+        session_graph(table, job.graph, job.title, job.random_baseline, job.failed)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from slmjax.analysis.metrics import trial_metrics
 from slmjax.analysis.statistics import Floats
 from slmjax.analysis.style import BLUE, GREY, INK, ORANGE, PURPLE, RED
 from slmjax.analysis.summary import summary
-from slmjax.analysis.tables import Failed, align, before_failure, last_finite
+from slmjax.analysis.tables import Failed, align, before_failure, last, last_finite
 from slmjax.analysis.words import duration, number
 
 # Below the return, one pane for each row: the first of its columns that holds a number, and what to call it.
@@ -30,7 +30,7 @@ PANES = (
     (("entropy", "entropy"),),
     (("grad_norm", "gradient norm"),),
 )
-NO_EPISODE = "no episode finished"
+NO_EPISODE, NO_ROW = "no episode finished", "failed before a row was complete"
 MANY = 32  # sessions from which on their lines would be one area
 END, AWAY, ROOM = "end of a line", 9.0, 40.0  # labels there, how far from it in points, and the width of one
 NUMBERED = 8  # failed or stuck sessions whose numbers are written in a graph
@@ -44,10 +44,14 @@ def graph_title(spec: str, env: str, trial: int, session: int | None = None) -> 
 
 
 def session_graph(
-    df: pd.DataFrame, path: str | os.PathLike[str], title: str, random_baseline: float | None = None
+    df: pd.DataFrame,
+    path: str | os.PathLike[str],
+    title: str,
+    random_baseline: float | None = None,
+    failed: float | None = None,
 ) -> None:
     """Save `draw_session` at `path`, atomically; the suffix says the format (png if it has none)."""
-    style.save(draw_session(df, title, random_baseline), path)
+    style.save(draw_session(df, title, random_baseline, failed), path)
 
 
 def trial_graph(
@@ -62,25 +66,32 @@ def trial_graph(
     style.save(draw_trial(sessions, title, failed, random_baseline, metrics), path)
 
 
-def draw_session(df: pd.DataFrame, title: str, random_baseline: float | None = None) -> Figure:
+def draw_session(
+    df: pd.DataFrame, title: str, random_baseline: float | None = None, failed: float | None = None
+) -> Figure:
     """One session: panes over a shared frame axis, the return on top, then whatever the algorithm reports.
 
     Args:
         df: a session's table (`tables.session_df`); a pane whose column is absent or all NaN is absent.
         title: see `graph_title`.
         random_baseline: mean return of the random policy, a dashed line; None: no line.
+        failed: the frame by which it failed; None: it did not.
     """
     panes = [next((pane for pane in choice if _has(df, pane[0])), None) for choice in PANES]
     drawn = [pane for pane in panes if pane is not None]
     fig, axes = style.new_figure(1 + len(drawn))
     _returns(axes[0], df, random_baseline)
+    if failed is not None:
+        axes[0].axvline(failed, color=RED, linewidth=2.0, clip_on=False, label="failed")
+    if not _has(df, "total_reward"):
+        style.say(axes[0], NO_EPISODE if len(df) else NO_ROW)
     for ax, (column, label) in zip(axes[1:], drawn, strict=True):
         style.curve(ax, df["frame"], df[column], color=INK, linewidth=1.2)
         style.widen(ax)
         style.log_if_wide(ax, df[column])
         style.label_y(ax, label)
-    style.headline(axes[0], title, _session_summary(df))
-    style.frame_axis(axes[-1], float(df["frame"].max()) if len(df) else 0.0)
+    style.headline(axes[0], title, _session_summary(df, failed))
+    style.frame_axis(axes[-1], max(float(df["frame"].max()) if len(df) else 0.0, failed or 0.0))
     fig.align_ylabels(axes)
     return fig
 
@@ -119,12 +130,15 @@ def draw_trial(
     _evaluations(ax, [sessions[index] for index in sound])
     style.baseline(ax, random_baseline)
     style.widen(ax)
-    _failures(ax, {i: before_failure(i, df, failed) for i, df in enumerate(sessions) if i in failed}, bool(frame.size))
+    _failures(
+        ax, {i: before_failure(i, df, failed) for i, df in enumerate(sessions) if i in failed}, failed, bool(frame.size)
+    )
     if not any(_has(df, "total_reward") for df in sessions):
-        style.say(ax, NO_EPISODE)
+        style.say(ax, NO_EPISODE if any(len(df) for df in sessions) else NO_ROW)
     style.label_y(ax, "return")
     style.headline(ax, title, summary(metrics, style.GAP))
-    style.frame_axis(ax, max((float(df["frame"].max()) for df in sessions if len(df)), default=0.0))
+    ends = [float(df["frame"].max()) for df in sessions if len(df)]
+    style.frame_axis(ax, max([*ends, *(failed.values() if isinstance(failed, Mapping) else ())], default=0.0))
     _part(ax)
     return fig
 
@@ -144,8 +158,6 @@ def _returns(ax: Axes, df: pd.DataFrame, random_baseline: float | None) -> None:
             seen["frame"], seen["eval_reward"], spread, fmt="D", color=ORANGE, elinewidth=1.2, label=label, **DOTS
         )
     style.baseline(ax, random_baseline)
-    if not _has(df, "total_reward"):
-        style.say(ax, NO_EPISODE)
     style.widen(ax)
     style.label_y(ax, "return")
 
@@ -193,8 +205,8 @@ def _evaluations(ax: Axes, sessions: Sequence[pd.DataFrame]) -> None:
     ax.plot(frame[seen], np.nanmean(values[:, seen], axis=0), "D", color=ORANGE, label="greedy evaluation", **DOTS)
 
 
-def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], bounded: bool) -> None:
-    """Failed sessions until they failed, a cross there, and their numbers.
+def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], failed: Failed, bounded: bool) -> None:
+    """Failed sessions until they failed, a cross where that was noticed, and their numbers.
 
     With `bounded`, one that diverged is clipped, so that it cannot flatten the others.
     """
@@ -205,7 +217,8 @@ def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], bounded: bool) -> 
         frame, returns = curves.frame[known], curves.values[0][known]
         if bounded:
             returns = np.clip(returns, 1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low)
-        end = (float(df["frame"].max()) if len(df) else 0.0, returns[-1] if frame.size else low)
+        seen = failed[index] if isinstance(failed, Mapping) else float(df["frame"].max()) if len(df) else 0.0
+        end = (seen, returns[-1] if frame.size else low)
         label = f"failed ({len(sessions)})" if place == 0 else None
         look: dict[str, Any] = {"markersize": 9, "markeredgewidth": 2.4, "linestyle": "none", "clip_on": False}
         ax.plot([*frame, end[0]], [*returns, end[1]], color=RED, alpha=0.8, linewidth=1.2)
@@ -244,12 +257,13 @@ def _part(ax: Axes) -> None:
             labels[i].set_position((AWAY, way * edge - up[i]))
 
 
-def _session_summary(df: pd.DataFrame) -> str:
+def _session_summary(df: pd.DataFrame, failed: float | None) -> str:
     """What the session came to, in one line."""
-    score, evaluation = last_finite(df, "final_return"), last_finite(df, "eval_reward")
+    score, evaluation = last(df, "final_return"), last(df, "eval_reward")
     frames, seconds = last_finite(df, "frame"), last_finite(df, "wall_t")
+    nothing = _silence(df) if failed is None else f"FAILED by frame {failed:.0f}"
     said = [
-        f"final return {number(score)}" if np.isfinite(score) else _silence(df),
+        f"final return {number(score)}" if np.isfinite(score) and failed is None else nothing,
         f"greedy evaluation {number(evaluation)}" if np.isfinite(evaluation) else "",
         f"{EngFormatter(sep='')(frames)} frames in {duration(seconds)}" if np.isfinite(seconds) else "",
     ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from slmjax.analysis.statistics import Floats, bootstrap_ci, iqm
-from slmjax.analysis.tables import Failed, align, before_failure, last_finite
+from slmjax.analysis.tables import Failed, align, before_failure, last, last_finite
 
 SCALARS = (
     "final_return",
@@ -35,8 +35,8 @@ def session_metrics(
 ) -> dict[str, float | None]:
     """The scalars of one session (formulas: SLM Lab's `analysis.py`; N is the number of rows with a return).
 
-    - `final_return`, the score: mean return of the episodes that ended in the last tenth of the budget; the last greedy
-      evaluation, `final_eval_reward`, stands beside it;
+    - `final_return`, the score: mean return of the episodes that ended in the last tenth of the budget; the greedy
+      evaluation at its end, `final_eval_reward`, stands beside it;
     - `strength = 1/N sum_i str_i`, `max_strength = max_i str_i`, `final_strength = str_N`, in units of reward;
     - `sample_efficiency = sum_i (str_i / frame_i) / sum_i (1 / frame_i)`, in units of reward, and
       `training_efficiency`, the same over `opt_step`: see `efficiency`;
@@ -63,8 +63,8 @@ def session_metrics(
         "training_efficiency": efficiency(strength, rows["opt_step"]),
         "stability": stability(strength, negligible(rows["total_reward"], baseline)),
         "final_return_ma": last_finite(df, "total_reward_ma") if window_fits(df, window) else np.nan,
-        "final_return": last_finite(df, "final_return"),
-        "final_eval_reward": last_finite(df, "eval_reward"),
+        "final_return": last(df, "final_return"),  # a row before may be of a smaller budget's end
+        "final_eval_reward": last(df, "eval_reward"),
     }
     return {name: _or_none(value) for name, value in values.items()} | {"random_baseline": baseline}
 
@@ -79,6 +79,7 @@ def trial_metrics(
     random_baseline: float | None,
     failed: Failed = (),
     window: float | None = None,
+    budget: float | None = None,
 ) -> dict[str, Any]:
     """The scalars of a trial: what its sessions came to, how far they agree, and each session's own.
 
@@ -92,20 +93,24 @@ def trial_metrics(
         random_baseline: as in `session_metrics`.
         failed: indices of the failed sessions, or a mapping from them to the frame at which they failed.
         window: frames that `total_reward_ma` averages; None: few enough.
+        budget: frames of a whole run; None: as many as there are.
 
     Returns:
-        JSON-ready (None where undefined): `num_sessions` (failed ones included), `failed`, `no_episode`,
-        `no_final_episode`, `stuck`, `random_baseline`, every name in `SCALARS`; of `final_return` also `_ci95` (of the
-        interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); `consistency`; of `final_return_ma`
-        also `_std`, `_iqm`, `_ci95` (of the mean), `_iqm_ci95`, and `_absent` (why there is none, where the window is
-        the reason); and `sessions`, one mapping a session.
+        JSON-ready (None where undefined): `num_sessions` (failed ones included), `frame` and `budget`, `failed`,
+        `no_episode`, `no_final_episode`, `stuck`, `random_baseline`, every name in `SCALARS`; of `final_return` also
+        `_ci95` (of the interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); `consistency`; of
+        `final_return_ma` also `_std`, `_iqm`, `_ci95` (of the mean), `_iqm_ci95`, and `_absent` (why there is none,
+        where the window is the reason); and `sessions`, one mapping a session.
     """
     baseline = None if random_baseline is None else _or_none(random_baseline)
     per_session = [_session_entry(index, df, baseline, failed, window) for index, df in enumerate(sessions)]
     sound = [entry for entry in per_session if not entry["failed"]]
     final, average = _known(sound, "final_return"), _known(sound, "final_return_ma")
+    frame = max((entry["frame"] for entry in per_session), default=0)
     return {
         "num_sessions": len(sessions),
+        "frame": frame,
+        "budget": frame if budget is None else int(budget),
         "failed": [entry["session"] for entry in per_session if entry["failed"]],
         "no_episode": _without(sound, "final_strength"),
         "no_final_episode": _without(sound, "final_return"),
@@ -167,8 +172,8 @@ def stability(strength: npt.ArrayLike, tiny: float = 0.0) -> float:
     size = np.abs(strength[:-1])
     if not size.size or size.mean() <= tiny:
         return float("nan")
-    lost = np.maximum(-np.diff(strength), 0.0).sum()
-    return float(max(0.0, 1.0 - lost / size.sum()))
+    lost, all_ = float(np.maximum(-np.diff(strength), 0.0).sum()), float(size.sum())
+    return max(0.0, 1.0 - lost / all_)
 
 
 def consistency(sessions: Sequence[pd.DataFrame], random_baseline: float | None) -> float:

@@ -13,7 +13,7 @@ from slmjax.analysis.curves import learning_curves
 from slmjax.analysis.metrics import ranked
 from slmjax.analysis.style import GREY, INK, PURPLE, RED
 from slmjax.analysis.summary import summary
-from slmjax.analysis.tables import Failed
+from slmjax.analysis.tables import Failed, padded
 
 READABLE = 40  # sessions whose numbers fit beside their rows; of more some are named
 NAMED = 12  # of those that are named whatever they did
@@ -43,10 +43,11 @@ def draw_sessions(
         failed: indices of the failed sessions, or a mapping from them to the frame at which they failed.
     """
     fig, (ax,) = style.new_figure(1, legend=1)
-    curves = learning_curves(sessions)
+    curves = learning_curves(padded(sessions))
     order = ranked(metrics)
     values = curves.values[order]
-    last = max((float(df["frame"].max()) for df in sessions if len(df)), default=1.0)
+    ends = [float(df["frame"].max()) for df in sessions if len(df)]
+    last = max([*ends, *(failed.values() if isinstance(failed, Mapping) else ())], default=1.0)
     place = {index: row for row, index in enumerate(order)}
     for n, index in enumerate(metrics["failed"]):
         if isinstance(failed, Mapping):

@@ -6,14 +6,17 @@ from typing import Any
 from slmjax.analysis.words import number, plural
 
 NAMED = 4  # sessions that are called by their numbers; of more there is only a count
-ODD = (("failed", "failed"), ("no_episode", "silent"), ("stuck", "stuck"))
+ODD = (("failed", "failed"), ("no_episode", "silent"), ("no_final_episode", "silent at the end"), ("stuck", "stuck"))
 
 
 def summary(metrics: Mapping[str, Any], gap: str = ", ") -> str:
     """What was earned at the end of training, with its interval, what is played greedily, which sessions are odd."""
     low, high = metrics["final_return_ci95"]
     interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-    odd = [f"{len(metrics[key])} {word}{numbers(metrics[key])}" for key, word in ODD if metrics[key]]
+    named = {key: metrics[key] for key, _ in ODD}
+    late = [i for i in named["no_final_episode"] if i not in named["no_episode"]]
+    named["no_final_episode"] = late if metrics["final_return"] is not None else []  # else all of them, for one reason
+    odd = [f"{len(named[key])} {word}{numbers(named[key])}" for key, word in ODD if named[key]]
     count = metrics["num_sessions"]
     return gap.join(
         [
@@ -40,5 +43,8 @@ def _reason(metrics: Mapping[str, Any]) -> str:
         return ""
     if len(metrics["failed"]) == metrics["num_sessions"]:
         return " (every session failed)"
-    some = len(metrics["failed"]) + len(metrics["no_episode"]) < metrics["num_sessions"]
-    return " (no episode ended in the last tenth of the budget)" if some else " (no episode ended)"
+    if len(metrics["failed"]) + len(metrics["no_episode"]) == metrics["num_sessions"]:
+        return " (no episode ended)"
+    if metrics["frame"] < metrics["budget"]:
+        return f" (stopped at frame {metrics['frame']} of {metrics['budget']})"
+    return " (no episode ended in the last tenth of the budget)"

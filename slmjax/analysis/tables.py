@@ -93,6 +93,19 @@ def before_failure(index: int, df: pd.DataFrame, failed: Failed) -> pd.DataFrame
     return df[df["frame"] <= failed[index]] if isinstance(failed, Mapping) and index in failed else df
 
 
+def padded(sessions: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Tables as long as the longest: its frames where one ends before, and NaN beside them."""
+    longest = max(sessions, key=len, default=pd.DataFrame())
+    return [
+        df.reindex(longest.index).assign(frame=longest["frame"]) if len(df) < len(longest) else df for df in sessions
+    ]
+
+
+def last(df: pd.DataFrame, column: str) -> float:
+    """The value in the last row; NaN where the column is absent or there is no row."""
+    return float(df[column].iloc[-1]) if column in df and len(df) else float("nan")
+
+
 def last_finite(df: pd.DataFrame, column: str) -> float:
     """The last finite value of a column; NaN when it is absent or has none."""
     values = df[column].to_numpy(np.float64) if column in df else np.zeros(0)

@@ -20,6 +20,7 @@ from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
 
 # Environments from which on a session keeps a core busy alone.
 MANY = 8
+MOST_FRAMES = 2**31 - 1  # frames are counted as int32
 
 
 class Trial(NamedTuple):
@@ -110,6 +111,11 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
         one = jax.eval_shape(program.init, jax.eval_shape(lambda: session_key(0, 0, 0)), spec.hp)
     except SpecError as error:
         raise locate(error, spec) from error
+    row = program.row_frames
+    if (rows := -(-budget(spec, program) // row) * row) > MOST_FRAMES:
+        name = "meta.log_frequency" if row > MOST_FRAMES else "env.max_frame"
+        fault = f"too many frames: whole log rows of {row} come to {rows}, and at most {MOST_FRAMES} can be counted."
+        raise locate(SpecError(fault, name), spec)
     threads = cores() if jax.default_backend() == "cpu" else 1
     population = make_population(
         program, spec.meta.max_session, lanes=_lanes(spec, one), threads=threads, normalising=normalises(spec)
@@ -122,8 +128,9 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
 
 
 def _lanes(spec: Spec, one: Session) -> int | None:
-    """Sessions of a batch, None: all of a device. It follows from the spec alone, never from how many sessions it has.
+    """Sessions of a batch, None: all of a device.
 
+    On a CPU it follows from the spec alone, never from how many sessions it has, and so do a session's last bits.
     On a CPU two where a session is small: its time goes into starting operations, which company shares; four would give
     little more, and a session alone would take twice as long. Any larger one is only slowed down by what no longer fits
     the caches. An accelerator wants as much at once as there is.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.spec.errors import show
+from slmjax.spec.errors import brief, show
 from slmjax.types import Box, Dict, PyTree, Space, UserError
 
 
@@ -78,6 +78,29 @@ def check_carry(expected: PyTree, carry: PyTree, num_envs: int) -> None:
             f"expected the carry of {num_envs} environments, as many as there are observations: "
             f"policy.start({num_envs}), or what the step before returned."
         )
+
+
+def check_number(number: Any, of_what: str) -> int:
+    """A number of environments or episodes.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+        raise UserError(f"expected a number of {of_what}, at least 1, got {brief(repr(number))}.")
+    return int(number)
+
+
+def check_key(key: Any) -> None:
+    """Holds a key against what draws; None says that there is none.
+
+    Raises:
+        UserError: it is another.
+    """
+    typed = _is_array(key) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    old = _is_array(key) and key.dtype == np.uint32 and key.shape == (2,)  # of jax.random.PRNGKey
+    if key is not None and not typed and not old:
+        raise UserError(f"expected a key, such as jax.random.key(0), got {_kind_of(key)}.")
 
 
 def check_ended(ended: Any, num_envs: int) -> None:

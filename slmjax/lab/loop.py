@@ -56,7 +56,7 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
     """Continues a run to its budget, until `visit` says no, or until every session has failed."""
     program, meta, end = trial.program, trial.spec.meta, budget(trial.spec, trial.program)
     wish, late = program.iteration_frames, late_frame(trial)
-    while run.frame < end:
+    while run.frame < end and len(run.history.failed()) < run.history.size:
         periods = ((meta.eval_frequency, program.row_frames), (meta.checkpoint_frequency, program.iteration_frames))
         marks = [_next(run.frame, period, grain) for period, grain in periods if period]
         stop = min([_reach(program, run.frame, wish), end, *marks])
@@ -69,7 +69,7 @@ def learn(trial: Trial, run: Run, visit: Visit) -> Run:
             run.history.note_evaluation(returns)
         wish = _wish(stop - run.frame, seconds, program.iteration_frames)
         run = Run(stop, sessions, run.history)
-        if not visit(run) or len(run.history.failed()) == run.history.size:
+        if not visit(run):
             break
     return run
 

@@ -35,12 +35,13 @@ def read(folder: Path) -> dict[str, Any]:
 
 def begin(folder: Path, spec: Spec, mode: str, frame: int = 0) -> dict[str, Any]:
     """Writes that a part of a run begins at a frame: the manifest so far."""
-    parts = [part for part in read(folder).get("parts", ()) if isinstance(part, dict)] if frame else []
+    before = read(folder)
+    parts = [part for part in before.get("parts", ()) if isinstance(part, dict)]
     for part in parts[-1:]:  # where it was killed, it could not say how far it came
         part["frames"] = [part.get("frames", [0])[0], frame]
         part["state"] = "killed" if part.get("state") == "running" else part.get("state")
     head = {"spec": spec.name, "seed": spec.meta.seed, "mode": mode}
-    kept = {"checkpoint": frame or None}
+    kept = {"checkpoint": frame or before.get("checkpoint")}  # None: there is none yet
     manifest = {**head, **kept, "parts": [*parts, circumstances() | {"frames": [frame, frame]}]}
     return note(folder, manifest, state="running")
 

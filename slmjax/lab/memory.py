@@ -41,7 +41,9 @@ def refuse_what_does_not_fit(one: Session, population: Population) -> None:
     if free is None or needed <= free:
         return
     part, most = max(((name, bytes_of(tree)) for name, tree in _parts(one)), key=lambda pair: pair[1])
-    fits = max(int(free // each), 0)
+    # On an accelerator a batch is as wide as need be; on a CPU its width is given.
+    wide = population.lanes if population.devices[0].platform == "cpu" else 1
+    fits = max(int(free // (each * wide)), 0) * wide * len(population.devices)
     where = "the machine" if population.devices[0].platform == "cpu" else "each device"
     raise UserError(
         f"the run does not fit the memory: {population.size} session{'s' * (population.size > 1)} of {size(each)} come "

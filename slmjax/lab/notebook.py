@@ -14,12 +14,13 @@ from slmjax.lab import devices
 from slmjax.lab.arrays import check, like, named
 from slmjax.lab.build import Trial, budget, check_spec, make_trial
 from slmjax.lab.history import History
+from slmjax.lab.kit import Kit
 from slmjax.lab.loop import Run, compile_segment, learn, start
-from slmjax.lab.policy import Kit, Policy, fetch, keep
+from slmjax.lab.policy import Policy, fetch, keep
 from slmjax.lab.progress import Progress, mean_return
 from slmjax.lab.report import session_tables
 from slmjax.lab.stop import StopRequest
-from slmjax.session import Session
+from slmjax.session import WINDOW, Session
 from slmjax.spec.errors import brief, fail
 from slmjax.spec.sections import Spec
 
@@ -136,7 +137,8 @@ class Result:
     def policy(self, session: int, best: bool = False) -> Policy:
         """What a session learned; `best` takes the policy of its best row instead of the last.
 
-        That of a failed session is that of its best row.
+        That of a failed session is that of its best row. The best row is the last of those with the highest
+        `total_reward` over a full window of episodes; while there is none, the last row before a failure.
         """
         size = self.history.size
         if not -size <= session < size:
@@ -146,8 +148,17 @@ class Result:
         names = {".key": "['key']"} | {n: f"['state']{n.removeprefix(part)}" for n in self.arrays if n.startswith(part)}
         learned = {name: np.array(self.arrays[full][session % size]) for full, name in names.items()}
         label = f"{self.spec.name}: {self.spec.agent.algorithm.name} on {self.spec.env.name}, session {session % size}"
-        label += ", its best row" if best else f", frame {self.frame}"
-        return Policy(label, self.kit, learned, self.frame)
+        frame = self._best_frame(session % size) if best else self.frame
+        return Policy(f"{label}{', its best row' * best}, frame {frame}", self.kit, learned, frame)
+
+    def _best_frame(self, session: int) -> int:
+        """The frame at the end of the best row, 0 before there is one: as `session.Best` says."""
+        rows = {name: values[session] for name, values in self.history.columns.items()}
+        sound = np.flatnonzero(rows["failed"] < 0) if rows else np.zeros(0, int)
+        if not len(sound):
+            return 0
+        score = np.where(rows["epi"] >= WINDOW, rows["total_reward"], -np.inf)[sound]
+        return int(rows["frame"][sound[np.flatnonzero(score == score.max())[-1]]])
 
     @property
     def policies(self) -> list[Policy]:

@@ -10,114 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.envs import make_env
 from slmjax.envs.vector import cast
 from slmjax.lab import leaves
 from slmjax.lab.arrays import check, like
-from slmjax.lab.build import make_agent, make_session
-from slmjax.lab.fit import check_carry, check_ended, check_obs
+from slmjax.lab.fit import check_carry, check_ended, check_key, check_number, check_obs
+from slmjax.lab.kit import Kit, lazily
 from slmjax.policies import schedules
-from slmjax.session import evaluation_key, play, session_key
+from slmjax.session import evaluation_key, play
 from slmjax.spec import load_spec
 from slmjax.spec.dump import to_dict
-from slmjax.spec.errors import brief, expect
+from slmjax.spec.errors import expect
 from slmjax.spec.sections import Spec
 from slmjax.types import HP, Agent, Array, Key, PyTree, UserError, VectorEnv
 
 ENVIRONMENTS = "environments, which slmjax.make_env(spec.env) or slmjax.vectorize(env, num_envs) makes"
-
-
-def _lazily(make: Any) -> Any:
-    """A property that is made once and never of tracers, though somebody's `jit` may be the first to ask for it."""
-
-    def outside(self: Any) -> Any:
-        with jax.ensure_compile_time_eval():
-            return make(self)
-
-    made: Any = functools.cached_property(outside)
-    made.__doc__ = make.__doc__
-    return made
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Kit:
-    """What all policies of one spec share: the agent and its environments, and with them the compiled programs.
-
-    They are functions, so only the spec travels to another process; there they are made when first asked for.
-    """
-
-    spec: Spec
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.spec.name, **to_dict(self.spec)}
-
-    def __setstate__(self, written: dict[str, Any]) -> None:
-        object.__setattr__(self, "spec", load_spec(written))
-
-    def __deepcopy__(self, memo: Any) -> "Kit":
-        return self  # nothing in it ever changes, and a copy would compile anew
-
-    @_lazily
-    def env(self) -> VectorEnv:
-        """The environments of training."""
-        return make_env(self.spec.env)
-
-    @_lazily
-    def agent(self) -> Agent:
-        """The pure functions."""
-        return make_agent(self.spec, self.env)
-
-    @_lazily
-    def hp(self) -> HP:
-        """The hyperparameters as a population has them: float32, schedules as such."""
-        return jax.tree.map(np.float32, self.spec.hp)
-
-    @_lazily
-    def learned(self) -> PyTree:
-        """Shapes of what a `Policy` holds: the state of the agent's policy, and the session's key."""
-        key = jax.eval_shape(lambda: session_key(0, 0, 0))
-        state = jax.eval_shape(lambda k: self.agent.init(k, schedules.at(self.hp, jnp.int32(0))).policy, key)
-        return {"key": key, "state": state}
-
-    @_lazily
-    def _made(self) -> dict[Any, Any]:
-        return {}
-
-    def copies(self, num_envs: int) -> VectorEnv:
-        """So many of the spec's environments, always the same ones: what is compiled for them is found again."""
-        name = ("env", num_envs)
-        if name not in self._made:
-            with jax.ensure_compile_time_eval():
-                self._made[name] = make_env(dataclasses.replace(self.spec.env, num_envs=num_envs))
-        return self._made[name]
-
-    def sessions(self, size: int) -> PyTree:
-        """Shapes of so many sessions."""
-        if "session" not in self._made:
-            with jax.ensure_compile_time_eval():
-                key = jax.eval_shape(lambda: session_key(0, 0, 0))
-                self._made["session"] = jax.eval_shape(make_session(self.spec).init, key, self.hp)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape), x.dtype), self._made["session"])
-
-    def carry(self, num_envs: int) -> PyTree:
-        """Shapes of the carry of so many environments; without leaves where the agent needs none."""
-        name = ("carry", num_envs)
-        if name not in self._made:
-            self._made[name] = jax.eval_shape(lambda: self.agent.carry(num_envs))
-        return self._made[name]
-
-    @_lazily
-    def remembers(self) -> bool:
-        """Whether greedy actions are made of the carry: those of an agent that only explores by it are not."""
-        carry, hp = self.carry(self.env.num_envs), schedules.at(self.hp, jnp.int32(0))
-        obs = jax.eval_shape(self.env.reset, jax.random.key(0))[1]
-        greedy = lambda c, state, obs: self.agent.act(state, obs, c, jax.random.key(0), hp, True)[0]  # noqa: E731
-        traced = jax.make_jaxpr(greedy)(carry, self.learned["state"], obs).jaxpr
-        made = {id(v) for v in traced.invars[: len(jax.tree.leaves(carry))]}
-        for step in traced.eqns:
-            if made & {id(v) for v in step.invars}:
-                made |= {id(v) for v in step.outvars}
-        return any(id(v) in made for v in traced.outvars)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,12 +69,12 @@ class Policy:
         """What it acts by, `AgentState.policy`."""
         return self._learned["state"]
 
-    @_lazily
+    @lazily
     def hp(self) -> HP:
         """Hyperparameters at its frame."""
         return schedules.at(self.kit.hp, jnp.int32(self.frame))
 
-    @_lazily
+    @lazily
     def _learned(self) -> PyTree:
         return like(self.kit.learned, self.arrays)
 
@@ -178,9 +84,7 @@ class Policy:
         Raises:
             UserError: `num_envs` is no number of environments.
         """
-        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-            raise UserError(f"expected a number of environments, at least 1, got {brief(repr(num_envs))}.")
-        return self.agent.carry(int(num_envs))
+        return self.agent.carry(check_number(num_envs, "environments"))
 
     def step(
         self, obs: PyTree, carry: PyTree, ended: Array | None = None, key: Key | None = None
@@ -194,8 +98,12 @@ class Policy:
             key: None: greedy, as in evaluation; else actions as in training (sampled, exploring).
 
         Raises:
-            UserError: observations that do not fit the space, another carry than this policy's, `ended` not `[E]`.
+            UserError: observations that do not fit the space, another carry than this policy's, `ended` not `[E]`, no
+                key where even greedy actions are drawn.
         """
+        check_key(key)
+        if key is None and self.kit.draws:
+            raise UserError("this policy draws its actions, also greedy ones: give step a `key`, a new one each time.")
         space = self.kit.env.observation_space
         num_envs = check_obs(space, obs)
         check_carry(self.kit.carry(num_envs), carry, num_envs)
@@ -229,8 +137,12 @@ class Policy:
             key: what is random in it; None: the evaluation's.
 
         Raises:
-            UserError: `env` is none that the policy can act in, or has another number of copies than `episodes`.
+            UserError: `env` is none that the policy can act in, or has another number of copies than `episodes`, which
+                are no number, or `key` is no key.
         """
+        check_key(key)
+        if episodes is not None:
+            episodes = check_number(episodes, "episodes")
         if env is None:
             env = self.kit.copies(self.spec.meta.eval_episodes if episodes is None else episodes)
         else:

@@ -52,7 +52,7 @@ def write_tables(spec: Spec, history: History, folder: Path, trial: int = 0) -> 
     # The table knows environments as they are registered, not as somebody's arguments changed them.
     usual = not spec.env.kwargs and spec.env.max_t is None
     baseline = random_baseline(spec.env.name) if usual else None
-    metrics = trial_metrics(tables, baseline, failed, MA_ROWS * spec.meta.log_frequency)
+    metrics = trial_metrics(tables, baseline, failed, MA_ROWS * spec.meta.log_frequency, spec.env.max_frame)
     stem = f"{spec.name}_t{trial}"
     files = [folder / "info" / f"{stem}_s{i}_session_df.csv" for i in range(len(tables))]
     for table, file in zip(tables, files, strict=True):
@@ -84,7 +84,8 @@ def _draw(spec: Spec, report: Report, folder: Path, trial: int) -> Path:
 
     def job(i: int) -> Job:
         path = folder / "graph" / f"{stem}_s{i}_session_graph.png"
-        return Job(str(files[i]), str(path), graph_title(spec.name, spec.env.name, trial, i), baseline)
+        named = graph_title(spec.name, spec.env.name, trial, i)
+        return Job(str(files[i]), str(path), named, baseline, failed.get(i))
 
     draw_all([job(i) for i in chosen], cores())
     if len(tables) > FEW:

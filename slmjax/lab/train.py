@@ -48,7 +48,7 @@ class _Visitor:
         for session, frame in run.history.failed().items():
             if session not in self.failed:
                 self.failed.add(session)
-                self.progress.say(f"session {session} FAILED: not finite by frame {frame}; frozen, the others go on")
+                self.progress.say(f"session {session} FAILED: not finite by frame {frame}; its best policy is kept")
         if self._due(run.frame) and (problem := self.save(run)):
             self.progress.say(f"warning: {problem}; what was learned since is not kept until one can be written")
         return not self.stop.requested
@@ -117,7 +117,7 @@ def _last(trial: Trial, folder: Path, checkpoints: Checkpoints) -> Run:
     frame = manifest.read(folder).get("checkpoint")
     if frame is None and not any((folder / "info").glob("*.csv")):
         return start(trial)
-    had = f"had one at frame {frame}" if frame else "has tables, so it had one"
+    had = "has tables, so it had one" if frame is None else f"had one at frame {frame}"
     raise UserError(
         f"the checkpoints of the run are gone: it {had}, and {checkpoints.folder} holds none. Put them back, or start "
         f"a run anew: python -m slmjax.run {shlex.quote(str(folders.find_spec(folder)))}"
@@ -166,7 +166,12 @@ def _checkpoint_plan(trial: Trial) -> str:
     period, size = trial.spec.meta.checkpoint_frequency, f"{compact(size_of(trial))}B"
     if period is None:
         return f"a checkpoint ({size}) every minute"
-    return f"a checkpoint ({size}) every {compact(period)} frames: {trial.spec.env.max_frame // period + 1} in all"
+    total, grain = budget(trial.spec, trial.program), trial.program.iteration_frames
+    many = total // max(period, grain)
+    last = (
+        -(-many * max(period, grain) // grain) * grain
+    )  # each is at the end of an iteration, the very last at the end
+    return f"a checkpoint ({size}) every {compact(period)} frames: {many + (last < total)} in all"
 
 
 def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progress) -> int:

@@ -34,7 +34,7 @@ class MetaSpec:
     seed: int = key(default=0, doc="root of all randomness", low=0, high=_UINT32)
     lanes: int | None = key(
         default=None,
-        doc="sessions of a batch, the same for any number of them; none: 1 or 2 by their size on a CPU, all on a GPU",
+        doc="sessions of a batch, on which last bits depend; none: 1 or 2 by their size on a CPU, on a GPU all",
         low=1,
     )
     log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1, high=_INT32)
