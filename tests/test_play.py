@@ -236,7 +236,8 @@ class TestPlay:
         sarsa = {"net": {"optim_spec": {"name": "Adam", "lr": 2e-2}}}
         trial = make_trial(spec_of("SARSA", "CartPole-v1", 8192, meta=META | {"max_session": 8}, **sarsa))
         run = learn(trial, start(trial), lambda run: True)
-        best = [result_of(trial, run).policy(i, best=True) for i in range(8)]
+        result = result_of(trial, run)
+        best = [result.policy(i, best=True) for i in range(8)]
         earlier = [i for i, policy in enumerate(best) if policy.frame < run.frame]
         assert earlier
         for i in earlier[:2]:

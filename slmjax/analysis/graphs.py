@@ -20,7 +20,7 @@ from slmjax.analysis.metrics import trial_metrics
 from slmjax.analysis.statistics import Floats
 from slmjax.analysis.style import BLUE, GREY, INK, ORANGE, PURPLE, RED
 from slmjax.analysis.summary import summary
-from slmjax.analysis.tables import Failed, align, before_failure, last, last_finite
+from slmjax.analysis.tables import Failed, align, before_failure, last, last_finite, last_frame
 from slmjax.analysis.words import duration, number
 
 # Below the return, one pane for each row: the first of its columns that holds a number, and what to call it.
@@ -91,7 +91,7 @@ def draw_session(
         style.log_if_wide(ax, df[column])
         style.label_y(ax, label)
     style.headline(axes[0], title, _session_summary(df, failed))
-    style.frame_axis(axes[-1], max(float(df["frame"].max()) if len(df) else 0.0, failed or 0.0))
+    style.frame_axis(axes[-1], last_frame([df], {} if failed is None else {0: failed}))
     fig.align_ylabels(axes)
     return fig
 
@@ -130,15 +130,12 @@ def draw_trial(
     _evaluations(ax, [sessions[index] for index in sound])
     style.baseline(ax, random_baseline)
     style.widen(ax)
-    _failures(
-        ax, {i: before_failure(i, df, failed) for i, df in enumerate(sessions) if i in failed}, failed, bool(frame.size)
-    )
+    _failures(ax, sessions, failed, bool(frame.size))
     if not any(_has(df, "total_reward") for df in sessions):
         style.say(ax, NO_EPISODE if any(len(df) for df in sessions) else NO_ROW)
     style.label_y(ax, "return")
     style.headline(ax, title, summary(metrics, style.GAP))
-    ends = [float(df["frame"].max()) for df in sessions if len(df)]
-    style.frame_axis(ax, max([*ends, *(failed.values() if isinstance(failed, Mapping) else ())], default=0.0))
+    style.frame_axis(ax, last_frame(sessions, failed))
     _part(ax)
     return fig
 
@@ -205,21 +202,23 @@ def _evaluations(ax: Axes, sessions: Sequence[pd.DataFrame]) -> None:
     ax.plot(frame[seen], np.nanmean(values[:, seen], axis=0), "D", color=ORANGE, label="greedy evaluation", **DOTS)
 
 
-def _failures(ax: Axes, sessions: Mapping[int, pd.DataFrame], failed: Failed, bounded: bool) -> None:
+def _failures(ax: Axes, sessions: Sequence[pd.DataFrame], failed: Failed, bounded: bool) -> None:
     """Failed sessions until they failed, a cross where that was noticed, and their numbers.
 
     With `bounded`, one that diverged is clipped, so that it cannot flatten the others.
     """
     low, high = ax.get_ylim()
-    for place, (index, df) in enumerate(sessions.items()):
+    lost = [index for index in range(len(sessions)) if index in failed]
+    for place, index in enumerate(lost):
+        df = before_failure(index, sessions[index], failed)
         curves = learning_curves([df])
         known = np.isfinite(curves.values[0])
         frame, returns = curves.frame[known], curves.values[0][known]
         if bounded:
             returns = np.clip(returns, 1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low)
-        seen = failed[index] if isinstance(failed, Mapping) else float(df["frame"].max()) if len(df) else 0.0
-        end = (seen, returns[-1] if frame.size else low)
-        label = f"failed ({len(sessions)})" if place == 0 else None
+        noticed = failed[index] if isinstance(failed, Mapping) else last_frame([df])
+        end = (noticed, returns[-1] if frame.size else low)
+        label = f"failed ({len(lost)})" if place == 0 else None
         look: dict[str, Any] = {"markersize": 9, "markeredgewidth": 2.4, "linestyle": "none", "clip_on": False}
         ax.plot([*frame, end[0]], [*returns, end[1]], color=RED, alpha=0.8, linewidth=1.2)
         ax.plot(*end, marker="x", color=RED, zorder=5, label=label, **look)

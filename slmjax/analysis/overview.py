@@ -13,7 +13,7 @@ from slmjax.analysis.curves import learning_curves
 from slmjax.analysis.metrics import ranked
 from slmjax.analysis.style import GREY, INK, PURPLE, RED
 from slmjax.analysis.summary import summary
-from slmjax.analysis.tables import Failed, padded
+from slmjax.analysis.tables import Failed, last_frame, padded
 
 READABLE = 40  # sessions whose numbers fit beside their rows; of more some are named
 NAMED = 12  # of those that are named whatever they did
@@ -46,8 +46,6 @@ def draw_sessions(
     curves = learning_curves(padded(sessions))
     order = ranked(metrics)
     values = curves.values[order]
-    ends = [float(df["frame"].max()) for df in sessions if len(df)]
-    last = max([*ends, *(failed.values() if isinstance(failed, Mapping) else ())], default=1.0)
     place = {index: row for row, index in enumerate(order)}
     for n, index in enumerate(metrics["failed"]):
         if isinstance(failed, Mapping):
@@ -80,7 +78,7 @@ def draw_sessions(
         label.set_color(RED if index in metrics["failed"] else PURPLE if index in metrics["stuck"] else INK)
     style.label_y(ax, "sessions, the best on top")
     style.headline(ax, title, summary(metrics, style.GAP))
-    style.frame_axis(ax, last)
+    style.frame_axis(ax, last_frame(sessions, failed) or 1.0)
     return fig
 
 

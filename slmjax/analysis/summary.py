@@ -13,9 +13,9 @@ def summary(metrics: Mapping[str, Any], gap: str = ", ") -> str:
     """What was earned at the end of training, with its interval, what is played greedily, which sessions are odd."""
     low, high = metrics["final_return_ci95"]
     interval = "" if low is None else f" [{number(low)}, {number(high)}]"
-    named = {key: metrics[key] for key, _ in ODD}
-    late = [i for i in named["no_final_episode"] if i not in named["no_episode"]]
-    named["no_final_episode"] = late if metrics["final_return"] is not None else []  # else all of them, for one reason
+    late = set(metrics["no_final_episode"]) - set(metrics["no_episode"])
+    late = late if metrics["final_return"] is not None else set()  # else all of them, for one reason
+    named = {**metrics, "no_final_episode": sorted(late)}
     odd = [f"{len(named[key])} {word}{numbers(named[key])}" for key, word in ODD if named[key]]
     count = metrics["num_sessions"]
     return gap.join(

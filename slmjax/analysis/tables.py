@@ -96,9 +96,14 @@ def before_failure(index: int, df: pd.DataFrame, failed: Failed) -> pd.DataFrame
 def padded(sessions: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Tables as long as the longest: its frames where one ends before, and NaN beside them."""
     longest = max(sessions, key=len, default=pd.DataFrame())
-    return [
-        df.reindex(longest.index).assign(frame=longest["frame"]) if len(df) < len(longest) else df for df in sessions
-    ]
+    frame = longest.get("frame")
+    return [df.reindex(longest.index).assign(frame=frame) if len(df) < len(longest) else df for df in sessions]
+
+
+def last_frame(sessions: Sequence[pd.DataFrame], failed: Failed = ()) -> float:
+    """The last frame of any row, or at which a session failed; 0 where there is neither."""
+    ends = [float(df["frame"].max()) for df in sessions if len(df)]
+    return max([*ends, *(failed.values() if isinstance(failed, Mapping) else ())], default=0.0)
 
 
 def last(df: pd.DataFrame, column: str) -> float:

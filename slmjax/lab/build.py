@@ -15,12 +15,11 @@ from slmjax.population import Population, make_population
 from slmjax.session import Program, Session, make_program, session_key
 from slmjax.spec import locate
 from slmjax.spec.errors import expect, refuse_unread
-from slmjax.spec.sections import Spec
+from slmjax.spec.sections import MOST_FRAMES, Spec
 from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
 
 # Environments from which on a session keeps a core busy alone.
 MANY = 8
-MOST_FRAMES = 2**31 - 1  # frames are counted as int32
 
 
 class Trial(NamedTuple):
@@ -130,10 +129,10 @@ def make_trial(spec: Spec, trial: int = 0) -> Trial:
 def _lanes(spec: Spec, one: Session) -> int | None:
     """Sessions of a batch, None: all of a device.
 
-    On a CPU it follows from the spec alone, never from how many sessions it has, and so do a session's last bits.
-    On a CPU two where a session is small: its time goes into starting operations, which company shares; four would give
-    little more, and a session alone would take twice as long. Any larger one is only slowed down by what no longer fits
-    the caches. An accelerator wants as much at once as there is.
+    On a CPU it follows from the spec alone, never from how many sessions it has, and so do a session's last bits. It is
+    two where a session is small: its time goes into starting operations, which company shares; four would give little
+    more, and a session alone would take twice as long. Any larger one is only slowed down by what no longer fits the
+    caches. An accelerator wants as much at once as there is.
     """
     if spec.meta.lanes is not None:
         return spec.meta.lanes

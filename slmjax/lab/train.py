@@ -167,21 +167,20 @@ def _checkpoint_plan(trial: Trial) -> str:
     if period is None:
         return f"a checkpoint ({size}) every minute"
     total, grain = budget(trial.spec, trial.program), trial.program.iteration_frames
-    many = total // max(period, grain)
-    last = (
-        -(-many * max(period, grain) // grain) * grain
-    )  # each is at the end of an iteration, the very last at the end
+    every = max(period, grain)
+    many = total // every
+    last = -(-many * every // grain) * grain  # at the end of an iteration; one more where that is not the end of all
     return f"a checkpoint ({size}) every {compact(period)} frames: {many + (last < total)} in all"
 
 
 def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progress) -> int:
     """Writes what is left to write, tells what came out."""
-    say, report = progress.say, None
+    say = progress.say
     failed = run.history.failed()
     lost = len(failed) == run.history.size
     complete = lost or run.frame >= spec.env.max_frame
-    if run.history.rows:
-        report = write_tables(spec, run.history, folder)
+    report = write_tables(spec, run.history, folder) if run.history.rows else None
+    if report is not None:
         say(summary(report.metrics))
     record.note(state="complete" if complete else "stopped", frame=run.frame, failed=failed)
     for session, frame in failed.items():
@@ -190,6 +189,4 @@ def _finish(spec: Spec, run: Run, folder: Path, record: _Record, progress: Progr
         say(f"stopped at frame {run.frame}; go on with: python -m slmjax.run --resume {shlex.quote(str(folder))}")
     if report is not None:  # last: what cannot be drawn leaves nothing else unsaid
         say(f"graphs: {draw_graphs(spec, report, folder)}")
-    if not complete:
-        return EXIT_RESUMABLE
-    return 1 if lost else 0
+    return (1 if lost else 0) if complete else EXIT_RESUMABLE

@@ -6,7 +6,7 @@ from typing import Any
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP
 
-_INT32 = 2**31 - 1  # what counts frames in a compiled program
+MOST_FRAMES = 2**31 - 1  # what counts frames in a compiled program
 _UINT32 = 2**32 - 1  # seeds beyond would be cut to this
 
 
@@ -17,7 +17,7 @@ class EnvSpec:
     name: str = key(doc="a registered environment, or `module:attribute` of a function that returns an `Env`")
     num_envs: int = key(default=1, doc="environments of one session, stepped together", low=1)
     max_frame: int = key(
-        doc="budget of one session: environment steps summed over its environments", low=1, high=_INT32
+        doc="budget of one session: environment steps summed over its environments", low=1, high=MOST_FRAMES
     )
     max_t: int | None = key(default=None, doc="time limit of an episode in steps; none: the environment's own", low=1)
     observe: tuple[int, ...] | None = key(
@@ -37,13 +37,13 @@ class MetaSpec:
         doc="sessions of a batch, on which last bits depend; none: 1 or 2 by their size on a CPU, on a GPU all",
         low=1,
     )
-    log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1, high=_INT32)
+    log_frequency: int = key(default=500, doc="frames between two rows of a session's table", low=1, high=MOST_FRAMES)
     eval_frequency: int | None = key(
-        default=None, doc="frames between evaluations; none: one at the end", low=1, high=_INT32
+        default=None, doc="frames between evaluations; none: one at the end", low=1, high=MOST_FRAMES
     )
     eval_episodes: int = key(default=32, doc="episodes of one greedy evaluation", low=1)
     checkpoint_frequency: int | None = key(
-        default=None, doc="frames between checkpoints; none: every minute", low=1, high=_INT32
+        default=None, doc="frames between checkpoints; none: every minute", low=1, high=MOST_FRAMES
     )
     session_graphs: str = key(
         default="few",
