@@ -14,6 +14,7 @@ those of the last log row that both have, means over sessions, and whether the s
 """
 
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -24,6 +25,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +155,22 @@ def compare(tree: Path, case: str, pairs: int, seconds: float) -> str:
     )
 
 
-def _git(*words: str) -> bytes:
-    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout
+@contextlib.contextmanager
+def checked_out(ref: str, arguments: argparse.ArgumentParser) -> Iterator[tuple[Path, str]]:
+    """The tree of a commit in a folder for a while, and its short name; an error of `arguments` where there is none."""
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout
+
+    try:
+        sha = git("rev-parse", "--short", f"{ref}^{{commit}}").decode().strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", b"").decode().strip() or error
+        arguments.error(f"cannot find the commit {ref!r} in {ROOT}: {why}")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(git("archive", sha))) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder), sha
 
 
 def main() -> None:
@@ -176,19 +192,10 @@ def main() -> None:
     chosen = list(cases()) if options.cases == ["all"] else options.cases or USUAL
     if unknown := [case for case in chosen if case.partition(":")[0] not in cases()]:
         arguments.error(f"unknown case {unknown[0]!r}; known: {', '.join(cases())}")
-    try:
-        sha = _git("rev-parse", "--short", f"{options.ref}^{{commit}}").decode().strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        why = getattr(error, "stderr", b"").decode().strip() or error
-        arguments.error(f"cannot find the commit {options.ref!r} in {ROOT}: {why}")
-    print(f"this checkout against {sha}: {options.pairs} pairs of {options.seconds:g} s\n")
-    print("| case | sessions | frames / CPU s | ratio | frames / s | ratio | mean return, both |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        tree.mkdir()
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", sha))) as archive:
-            archive.extractall(tree, filter="data")
+    with checked_out(options.ref, arguments) as (tree, sha):
+        print(f"this checkout against {sha}: {options.pairs} pairs of {options.seconds:g} s\n")
+        print("| case | sessions | frames / CPU s | ratio | frames / s | ratio | mean return, both |")
+        print("|---|---|---|---|---|---|---|", flush=True)
         for case in chosen:
             try:
                 line = compare(tree, case, options.pairs, options.seconds)

@@ -124,7 +124,7 @@ them, with progress `p` from 0 to 1:
 | `periodic_decay` | five damped cosine waves |
 
 ```python
-from slmjax.policies.schedules import value
+from slmjax.schedules import value
 
 schedule = slmjax.load_spec("schedules.yaml").hp.algorithm.entropy_coef_spec
 assert value(schedule, 12500) == 0.005

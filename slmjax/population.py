@@ -95,18 +95,7 @@ def make_population(
     layout = Layout(size, wide, everyone[: -(-size // wide)])
     threads = min(max(threads, len(layout.devices)), len(layout.firsts))
     options = _compiler_options(normalising) if everyone[0].platform == "cpu" else None
-    step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
-
-    def advance(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, Packed]:
-        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, *more), wide)(sessions, hp)
-        return sessions, _pack(rows)
-
-    def play(sessions: Session, hp: HP, frame: Array) -> Array:
-        return over_lanes(lambda s, h: program.evaluate(s, h, frame), wide)(sessions, hp)
-
-    init = Compiled(over_lanes(program.init, wide), layout.devices, threads, options)
-    segment = Compiled(advance, layout.devices, threads, options, donate=True)
-    evaluate = Compiled(play, layout.devices, threads, options)
+    init, segment, evaluate = _batched(program, wide, layout.devices, threads, options)
 
     def run_init(keys: Batches, hp: Batches) -> Batches:
         return tuple(init(zip(keys, hp, strict=True), jax.block_until_ready))
@@ -145,6 +134,26 @@ def make_population(
         gather=layout.gather,
         parts=layout.parts,
         lower=lower,
+    )
+
+
+def _batched(
+    program: Program, lanes: int, devices: tuple[Any, ...], threads: int, options: dict[str, str] | None
+) -> tuple[Compiled, Compiled, Compiled]:
+    """`init`, `segment` and `evaluate` of a program over the `lanes` of a batch."""
+    step: Callable[..., tuple[Session, dict[str, Array]]] = program.segment
+
+    def segment(sessions: Session, hp: HP, frame: Array, *more: Array) -> tuple[Session, Packed]:
+        sessions, rows = over_lanes(lambda s, h: step(s, h, frame, *more), lanes)(sessions, hp)
+        return sessions, _pack(rows)
+
+    def evaluate(sessions: Session, hp: HP, frame: Array) -> Array:
+        return over_lanes(lambda s, h: program.evaluate(s, h, frame), lanes)(sessions, hp)
+
+    return (
+        Compiled(over_lanes(program.init, lanes), devices, threads, options),
+        Compiled(segment, devices, threads, options, donate=True),
+        Compiled(evaluate, devices, threads, options),
     )
 
 

@@ -1,6 +1,6 @@
 """One session as a pure program: act, step, update, evaluate.
 
-    segment:  rows of iterations;  iteration:  collect a rollout [T, E] -> agent.update
+    segment:  rows of iterations;  iteration:  collect a rollout [T, E], then absorb it
 
 Nothing here knows an algorithm, a device or a file. The `Session` pytree holds everything, so saving it is a complete
 checkpoint and loading it an exact resume. Time is one number for the whole population, `frame`, which never becomes
@@ -9,18 +9,20 @@ target follows) stays cheap.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from slmjax import schedules
 from slmjax.keys import root_key
-from slmjax.policies import schedules
+from slmjax.maths.arrays import where
+from slmjax.play import evaluation_key, play
 from slmjax.stats import WINDOW, EpisodeStats, Tally, begin, count, newest_mean, no_episode
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, SpecError, VectorEnv
 
 MAX_ROWS = 1000  # log rows that one call of `segment` can return
-EVAL_LIMIT = 10_000  # steps after which an evaluation gives up on environments that bound no episode
 
 # What every log row says, of the session itself or of the clock: names that no metric of an algorithm may have.
 COLUMNS = frozenset(
@@ -28,7 +30,7 @@ COLUMNS = frozenset(
     "final_episodes final_return updates failed eval_reward eval_reward_std".split()
 )
 
-_INIT, _TRAIN, _EVAL = range(3)  # what a session's key is folded with, one number a use
+_INIT, _TRAIN = 0, 1  # what a session's key is folded with, one number a use; `play` has the third
 
 
 class Best(NamedTuple):
@@ -117,95 +119,111 @@ def session_key(seed: int, trial: int, session: int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(root_key(seed), trial), session)
 
 
+class _Parts(NamedTuple):
+    """What the functions of a program close over: all of it static."""
+
+    agent: Agent
+    env: VectorEnv
+    iteration_frames: int
+    row_frames: int
+    warmup: int  # iterations
+
+
 def make_program(agent: Agent, env: VectorEnv, eval_env: VectorEnv, log_frequency: int) -> Program:
     """The program of sessions that run `agent` in `env` and evaluate in `eval_env` (one episode an environment).
 
     A log row is `log_frequency` frames, rounded up to whole iterations.
     """
     size = agent.horizon * env.num_envs
-    row_frames = -(-log_frequency // size) * size
-    warmup = -(-agent.warmup // size)
+    parts = _Parts(agent, env, size, -(-log_frequency // size) * size, -(-agent.warmup // size))
+    return Program(
+        init=partial(_init, parts),
+        segment=partial(_segment, parts),
+        evaluate=partial(_evaluate, agent, eval_env),
+        iteration_frames=size,
+        row_frames=parts.row_frames,
+        opt_steps=agent.opt_steps,
+        warmup_iterations=parts.warmup,
+    )
 
-    def init(key: Key, hp: HP) -> Session:
-        agent_key, env_key = jax.random.split(jax.random.fold_in(key, _INIT))
-        state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
-        env_state, obs = env.reset(env_key)
-        # Donation needs buffers of their own.
-        best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy))
-        row = OpenRow({}, jnp.zeros((), jnp.int32), no_episode())
-        failed = jnp.full((), -1, jnp.int32)
-        session = Session(key, state, env_state, obs, agent.carry(env.num_envs), begin(env.num_envs), best, row, failed)
-        metrics = jax.eval_shape(lambda s: iterate(s, hp, key, jnp.int32(0), True)[1], session)
-        if taken := sorted(COLUMNS & metrics.keys()):
-            fault = f"update returns a metric {taken[0]!r}, which every log row holds already: it needs another name."
-            raise SpecError(fault, "agent.algorithm.name")
-        row = row._replace(sums={n: jnp.zeros(x.shape, jnp.result_type(x, jnp.float32)) for n, x in metrics.items()})
-        # A weak type would become a strong one in the first segment, and the second would be compiled anew.
-        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))
 
-    def iterate(
-        session: Session, hp: HP, key: Key, frame: Array, learn: bool, late: Array | int = 0
-    ) -> tuple[Session, dict[str, Array]]:
-        now = schedules.at(hp, frame)
+def _init(parts: _Parts, key: Key, hp: HP) -> Session:
+    agent, env = parts.agent, parts.env
+    agent_key, env_key = jax.random.split(jax.random.fold_in(key, _INIT))
+    state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
+    env_state, obs = env.reset(env_key)
+    # Donation needs buffers of their own.
+    best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy))
+    row = OpenRow({}, jnp.zeros((), jnp.int32), no_episode())
+    failed = jnp.full((), -1, jnp.int32)
+    session = Session(key, state, env_state, obs, agent.carry(env.num_envs), begin(env.num_envs), best, row, failed)
+
+    def metrics(session: Session) -> dict[str, Array]:
+        now = schedules.at(hp, jnp.int32(0))
+        return _learn(agent, session.agent, collect(agent, env, session, now, key)[1], key, hp, now)[1]
+
+    shapes = jax.eval_shape(metrics, session)
+    if taken := sorted(COLUMNS & shapes.keys()):
+        fault = f"update returns a metric {taken[0]!r}, which every log row holds already: it needs another name."
+        raise SpecError(fault, "agent.algorithm.name")
+    row = row._replace(sums={n: jnp.zeros(x.shape, jnp.result_type(x, jnp.float32)) for n, x in shapes.items()})
+    # A weak type would become a strong one in the first segment, and the second would be compiled anew.
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))
+
+
+def _segment(
+    parts: _Parts,
+    session: Session,
+    hp: HP,
+    frame: Array,
+    stop: Array,
+    close: Array | bool = True,
+    late: Array | int = 0,
+) -> tuple[Session, dict[str, Array]]:
+    row_frames, size = parts.row_frames, parts.iteration_frames
+    first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
+    shapes = jax.eval_shape(lambda s: _close_row(s, frame)[1], session)
+    rows = jax.tree.map(lambda x: jnp.zeros((MAX_ROWS, *x.shape), x.dtype), shapes)
+
+    def step(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
+        start = jnp.maximum(frame, (first + i) * row_frames)
+        end = jnp.minimum(stop, (first + i + 1) * row_frames)
+        session = _advance(parts, carry[0], hp, start, (end - start) // size, late)
+        # The condition is one for the whole population, so it stays a branch; what does not change stays outside.
+        closed = (end % row_frames == 0) | close
+        open_ = (session.best, session.row, session.failed)
+        kept, values = jax.lax.cond(closed, lambda: _close_row(session, end), lambda: (open_, zeros))
+        best, row, failed = kept
+        session = session._replace(best=best, row=row, failed=failed)
+        return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.fori_loop(0, count, step, (session, rows))
+
+
+def _advance(parts: _Parts, session: Session, hp: HP, start: Array, iterations: Array, late: Array | int) -> Session:
+    """Iterations from the frame `start`: first those that are only observed, then those that are learned from."""
+    agent, env, size = parts.agent, parts.env, parts.iteration_frames
+    key = jax.random.fold_in(session.key, _TRAIN)
+    warm = jnp.clip(parts.warmup - start // size, 0, iterations)
+
+    def iterate(i: Array, session: Session, learn: bool) -> Session:
+        frame = start + i * size
         collect_key, update_key = jax.random.split(jax.random.fold_in(key, frame))
-        session, rollout, returns = _collect(agent, env, session, now, collect_key)
-        stats, ended = count(session.stats, session.row.ended, rollout, returns, frame >= late)
-        session = session._replace(stats=stats, row=session.row._replace(ended=ended))
-        if learn:
-            state, metrics = agent.update(session.agent, rollout, update_key, now)
-        else:
-            state, metrics = agent.observe(session.agent, rollout, update_key, now), {}
-        return session._replace(agent=state), metrics
+        session, rollout, returns = collect(agent, env, session, schedules.at(hp, frame), collect_key)
+        return absorb(agent, session, rollout, returns, update_key, hp, frame, learn=learn, late=frame >= late)
 
-    def advance(session: Session, hp: HP, start: Array, iterations: Array, late: Array | int) -> Session:
-        key = jax.random.fold_in(session.key, _TRAIN)
-        warm = jnp.clip(warmup - start // size, 0, iterations)
-
-        def observe(i: Array, session: Session) -> Session:
-            return iterate(session, hp, key, start + i * size, False, late)[0]
-
-        def learn(i: Array, session: Session) -> Session:
-            session, metrics = iterate(session, hp, key, start + i * size, True, late)
-            sums = jax.tree.map(jnp.add, session.row.sums, metrics)
-            return session._replace(row=session.row._replace(sums=sums, updates=session.row.updates + 1))
-
-        session = jax.lax.fori_loop(0, warm, observe, session) if warmup else session
-        return jax.lax.fori_loop(warm, iterations, learn, session)
-
-    def segment(
-        session: Session, hp: HP, frame: Array, stop: Array, close: Array | bool = True, late: Array | int = 0
-    ) -> tuple[Session, dict[str, Array]]:
-        first, count = frame // row_frames, -(-stop // row_frames) - frame // row_frames
-        shapes = jax.eval_shape(lambda s: _close_row(s, frame)[1], session)
-        rows = jax.tree.map(lambda x: jnp.zeros((MAX_ROWS, *x.shape), x.dtype), shapes)
-
-        def step(i: Array, carry: tuple[Session, dict]) -> tuple[Session, dict]:
-            start = jnp.maximum(frame, (first + i) * row_frames)
-            end = jnp.minimum(stop, (first + i + 1) * row_frames)
-            session = advance(carry[0], hp, start, (end - start) // size, late)
-            # The condition is one for the whole population, so it stays a branch; what does not change stays outside.
-            closed = (end % row_frames == 0) | close
-            open_ = (session.best, session.row, session.failed)
-            kept, values = jax.lax.cond(closed, lambda: _close_row(session, end), lambda: (open_, zeros))
-            best, row, failed = kept
-            session = session._replace(best=best, row=row, failed=failed)
-            return session, jax.tree.map(lambda all_, x: all_.at[i].set(x), carry[1], values)
-
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.fori_loop(0, count, step, (session, rows))
-
-    def evaluate(session: Session, hp: HP, frame: Array) -> Array:
-        sound = session.failed < 0
-        policy = jax.tree.map(lambda new, old: jnp.where(sound, new, old), session.agent.policy, session.best.policy)
-        return play(agent, eval_env, policy, hp, frame, evaluation_key(session.key, frame))
-
-    return Program(init, segment, evaluate, size, row_frames, agent.opt_steps, warmup)
+    if parts.warmup:
+        session = jax.lax.fori_loop(0, warm, partial(iterate, learn=False), session)
+    return jax.lax.fori_loop(warm, iterations, partial(iterate, learn=True), session)
 
 
-def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -> tuple[Session, Rollout, Array]:
-    """`T` steps of the session's environments.
+def collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -> tuple[Session, Rollout, Array]:
+    """The first half of an iteration: `T` steps of the session's environments, by `hp` with numbers for schedules.
 
-    Returns the session after them, the rollout, and the return of the episode under way after each step `[T, E]`.
+    Returns:
+        The session after them (its environments, observation, carry and running returns), the rollout, and the return
+        of the episode under way after each step `[T, E]`.
     """
     fresh = agent.carry(env.num_envs)
 
@@ -214,12 +232,10 @@ def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -
         act_key, env_key = keys
         action, carry, extras = agent.act(session.agent.policy, obs, carry, act_key, hp, False)
         env_state, out = env.step(env_key, env_state, action)
-        ended = out.terminated | out.truncated
-        anew = ended | ~out.valid  # an invented row is that of a reset: an episode begins after it
-        carry = jax.tree.map(lambda c, f: jnp.where(_expand(anew, c), f, c), carry, fresh)
+        carry = where(out.resets, fresh, carry)
         running = running + jnp.where(out.valid, out.reward, 0.0)
         seen = Rollout(obs, action, out.reward, out.terminated, out.truncated, out.final_obs, out.valid, extras)
-        return (env_state, out.obs, carry, jnp.where(ended, 0.0, running)), (seen, running)
+        return (env_state, out.obs, carry, jnp.where(out.ended, 0.0, running)), (seen, running)
 
     start = (session.env, session.obs, session.carry, session.stats.running)
     keys = jax.vmap(jax.random.split)(jax.random.split(key, agent.horizon))
@@ -231,8 +247,48 @@ def _collect(agent: Agent, env: VectorEnv, session: Session, hp: HP, key: Key) -
     return after, rollout._replace(carry=session.carry), returns
 
 
-def _expand(flag: Array, like: Array) -> Array:
-    return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
+def absorb(
+    agent: Agent,
+    session: Session,
+    rollout: Rollout,
+    returns: Array,
+    key: Key,
+    hp: HP,
+    frame: Array,
+    *,
+    learn: bool,
+    late: Array,
+) -> Session:
+    """The second half of an iteration: statistics of a rollout, and what the agent makes of it.
+
+    Args:
+        agent: learns and logs, or only observes, as `learn` says.
+        session: as `collect` left it.
+        rollout: `[T, E, ...]`.
+        returns: of the episode under way after each step, `[T, E]`.
+        key: of this iteration.
+        hp: hyperparameters, schedules as the spec has them.
+        frame: at which the rollout began.
+        learn: see above.
+        late: whether episodes that end in the rollout are final ones.
+    """
+    now = schedules.at(hp, frame)
+    stats, ended = count(session.stats, session.row.ended, rollout, returns, late)
+    row = session.row._replace(ended=ended)
+    if learn:
+        state, metrics = _learn(agent, session.agent, rollout, key, hp, now)
+        row = row._replace(sums=jax.tree.map(jnp.add, row.sums, metrics), updates=row.updates + 1)
+    else:
+        state = agent.observe(session.agent, rollout, key, now)
+    return session._replace(agent=state, stats=stats, row=row)
+
+
+def _learn(
+    agent: Agent, state: AgentState, rollout: Rollout, key: Key, hp: HP, now: HP
+) -> tuple[AgentState, dict[str, Array]]:
+    """An update; its metrics, and the value of every schedule."""
+    state, metrics = agent.update(state, rollout, key, now)
+    return state, metrics | schedules.columns(hp, now.frame)
 
 
 def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Array], dict[str, Array]]:
@@ -246,8 +302,7 @@ def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Arr
     score = jnp.where(stats.finished >= WINDOW, reward, -jnp.inf)
     fine = _all_finite((policy, stats, row.sums)) & (session.failed < 0)
     better = fine & (score >= best.score)
-    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), policy, best.policy)
-    best = Best(jnp.where(better, score, best.score), kept)
+    best = where(better, Best(score, policy), best)
     failed = jnp.where(fine | (session.failed >= 0), session.failed, frame)
     # Where there is nothing to average the driver writes NaN; a NaN made here would trip `jax_debug_nans`.
     means = jax.tree.map(lambda x: x / jnp.maximum(row.updates, 1), row.sums)
@@ -261,33 +316,6 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
 
 
-def evaluation_key(key: Key, frame: Array | int) -> Key:
-    """What the evaluation at `frame` of the session with this root key plays by."""
-    return jax.random.fold_in(jax.random.fold_in(key, _EVAL), frame)
-
-
-def play(agent: Agent, env: VectorEnv, policy: PyTree, hp: HP, frame: Array, key: Key) -> Array:
-    """Returns of one greedy episode in each environment, `[E]`; the loop is as long as the longest of them.
-
-    `policy` is that of an `AgentState`, `hp` holds schedules as a spec does, for `frame`.
-    """
-    now = schedules.at(hp, frame)
-    reset_key, step_key = jax.random.split(key)
-    env_state, obs = env.reset(reset_key)
-    limit = env.max_steps or EVAL_LIMIT
-    fresh = agent.carry(env.num_envs)
-
-    def unfinished(at: tuple) -> Array:
-        return (at[0] < limit) & jnp.any(at[-1])
-
-    def step(at: tuple) -> tuple:
-        t, env_state, obs, carry, total, going = at
-        act_key, env_key = jax.random.split(jax.random.fold_in(step_key, t))
-        action, carry, _ = agent.act(policy, obs, carry, act_key, now, True)
-        env_state, out = env.step(env_key, env_state, action)
-        total = total + jnp.where(going & out.valid, out.reward, 0.0)
-        return t + 1, env_state, out.obs, carry, total, going & ~(out.terminated | out.truncated)
-
-    zero = jnp.zeros((), jnp.int32)
-    start = (zero, env_state, obs, fresh, jnp.zeros(env.num_envs), jnp.ones(env.num_envs, bool))
-    return jax.lax.while_loop(unfinished, step, start)[4]
+def _evaluate(agent: Agent, env: VectorEnv, session: Session, hp: HP, frame: Array) -> Array:
+    policy = where(session.failed < 0, session.agent.policy, session.best.policy)
+    return play(agent, env, policy, hp, frame, evaluation_key(session.key, frame))

@@ -63,7 +63,7 @@ def count(stats: EpisodeStats, row: Tally, rollout: Rollout, returns: Array, lat
         returns: of the episodes under way after each step, `[T, E]`.
         late: whether the rollout is of those that `stats.late` counts: one flag for the whole population.
     """
-    ended = (rollout.terminated | rollout.truncated) & rollout.valid
+    ended = rollout.ended & rollout.valid
     # Lengths of the episodes of one environment add up to the steps until the last of them ended.
     time = jnp.arange(len(ended))[:, None]
     last = jnp.max(jnp.where(ended, time, -1), 0)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from slmjax.spaces import Box as Box
@@ -83,6 +84,16 @@ class Step(NamedTuple):
     final_obs: PyTree
     valid: Array
 
+    @property
+    def ended(self) -> Array:
+        """Where the episode ended with the step, for either reason."""
+        return self.terminated | self.truncated
+
+    @property
+    def resets(self) -> Array:
+        """Where the next step is the first of an episode: a row that a suite invented is that of a reset."""
+        return self.ended | ~self.valid
+
 
 class VectorEnv(NamedTuple):
     """`num_envs` environments that reset themselves: `reset(key) -> (state, obs [E, ...])` and
@@ -116,6 +127,8 @@ class Rollout(NamedTuple):
         valid: `[T, E]` bool; rows that are False enter no loss and no statistic.
         extras: whatever `Agent.act` returned beside the action (log-probabilities, values), `[T, E, ...]`.
         carry: the recurrent carry with which the first step was taken, `[E, ...]`; `()` for feed-forward nets.
+        final_value: the agent's value of `final_obs`, `[T, E]`, where it hands the rollout to a memory of whole
+            episodes, which bootstraps from it where an episode was truncated; else `()`.
     """
 
     obs: PyTree
@@ -127,6 +140,22 @@ class Rollout(NamedTuple):
     valid: Array
     extras: PyTree = ()
     carry: PyTree = ()
+    final_value: Array | tuple[()] = ()
+
+    @property
+    def ended(self) -> Array:
+        """Where an episode ended with the step, for either reason, `[T, E]`."""
+        return self.terminated | self.truncated
+
+    @property
+    def resets(self) -> Array:
+        """Where a carry starts afresh after the step, `[T, E]`: the next one is the first of an episode."""
+        return self.ended | ~self.valid
+
+    @property
+    def weight(self) -> Array:
+        """What a loss multiplies each step by, `[T, E]` float32: 1, or 0 where it is not valid."""
+        return self.valid.astype(jnp.float32)
 
 
 class AgentState(NamedTuple):
@@ -187,12 +216,15 @@ class Algorithm(NamedTuple):
 
     Attributes:
         hyper: the dataclass of its keys (`spec.schema.hyper`).
-        make: `(hp: HP, env: VectorEnv) -> Agent`; raises `SpecError` for what cannot work.
+        make: `(hp: HP, env: VectorEnv) -> Agent`; raises `SpecError` for what cannot work. Its `hp` holds static values
+            alone: any use of a number in it is refused (`spec.static`).
         actions: the action spaces that it can act in.
         memories: names of memories that it can learn from, and so from any other of the same kind; the first is the
             default. Empty where it remembers nothing.
         unread: keys of `agent.net` that it has no use for; a spec that sets one is refused.
         net: values that it gives to keys of `agent.net` that a spec leaves out, where the network has such keys.
+        only_for: keys of its own that mean something in one action space alone; a spec for another that sets one is
+            refused.
     """
 
     hyper: type
@@ -201,6 +233,7 @@ class Algorithm(NamedTuple):
     memories: tuple[str, ...]
     unread: tuple[str, ...] = ()
     net: Mapping[str, Any] = MappingProxyType({})
+    only_for: Mapping[str, type] = MappingProxyType({})
 
 
 # ------------------------------------------------------------------------------------- the parts that make an agent
@@ -211,7 +244,7 @@ class Store(NamedTuple):
 
     Attributes:
         init: `() -> ring`, empty.
-        add: `(ring, rollout, frame) -> ring`, with a rollout that began at `frame` written in.
+        add: `(ring, rollout, gamma, frame) -> ring`, with a rollout that began at `frame` written in.
         sample: `(spec, ring, key, batches, frame) -> picks [batches, ...]`, after `frame` frames have been added.
         gather: `(spec, ring, pick, gamma, frame) -> memory.replay.Batch`, what one pick stands for.
         capacity: transitions that it holds.

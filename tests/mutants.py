@@ -78,7 +78,7 @@ WINDOW_END = "test_memory.py::test_truncation_ends_a_window_but_bootstraps_and_t
 MUTANTS = (
     Mutant(
         "drop `1-terminated`",
-        "algos/returns.py",
+        "maths/returns.py",
         "discounts of on-policy methods",
         "return gamma * (1.0 - terminated)",
         "return gamma * (1.0 - 0.0 * terminated)",
@@ -110,7 +110,7 @@ MUTANTS = (
     ),
     Mutant(
         "lambda-recursion crosses episodes",
-        "algos/returns.py",
+        "maths/returns.py",
         "GAE",
         "return _accumulate(delta, discount_t * lam * (1.0 - ended))",
         "return _accumulate(delta, discount_t * lam)",
@@ -118,8 +118,8 @@ MUTANTS = (
     ),
     Mutant(
         "lambda-recursion crosses episodes",
-        "algos/returns.py",
-        "lambda-, n-step and Retrace returns",
+        "maths/returns.py",
+        "lambda-returns",
         "return 1.0 - (ended.astype(bool) | last)",
         "return 1.0 - jnp.broadcast_to(last, ended.shape)",
         ("test_returns.py::test_q_lambda_equals_rlax_and_a_loop_over_the_best_values",),
@@ -142,10 +142,10 @@ MUTANTS = (
     ),
     Mutant(
         "bootstrap from reset obs",
-        "algos/on_policy.py",
+        "learners/on_policy.py",
         "A2C, PPO",
-        "obs, final_obs = see(policy, rollout.obs), see(policy, rollout.final_obs)",
-        "obs = see(policy, rollout.obs)\n        final_obs = jnp.concatenate([obs[1:], obs[-1:]])",
+        "obs, final_obs = normalize(policy, rollout.obs), normalize(policy, rollout.final_obs)",
+        "obs = normalize(policy, rollout.obs)\n        final_obs = jnp.concatenate([obs[1:], obs[-1:]])",
         (A2C, PPO),
     ),
     Mutant(
@@ -166,7 +166,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing gamma",
-        "algos/returns.py",
+        "maths/returns.py",
         "discounts of on-policy methods",
         "return gamma * (1.0 - terminated)",
         "return 1.0 - terminated",
@@ -182,7 +182,7 @@ MUTANTS = (
     ),
     Mutant(
         "advantage sign",
-        "algos/actor_critic.py",
+        "algos/a2c.py",
         "A2C",
         "policy_loss = -weighted_mean(",
         "policy_loss = weighted_mean(",
@@ -192,13 +192,13 @@ MUTANTS = (
         "advantage sign",
         "algos/ppo.py",
         "PPO",
-        "clipped_surrogate(log_ratio, advantage, clip)",
-        "clipped_surrogate(log_ratio, -advantage, clip)",
+        "clipped_surrogate(log_ratio, batch.advantage, clip)",
+        "clipped_surrogate(log_ratio, -batch.advantage, clip)",
         (PPO,),
     ),
     Mutant(
         "advantage sign",
-        "algos/reinforce.py",
+        "learners/episodic.py",
         "REINFORCE",
         "return -surrogate - hp.algorithm",
         "return surrogate - hp.algorithm",
@@ -206,7 +206,7 @@ MUTANTS = (
     ),
     Mutant(
         "no `stop_gradient` on target",
-        "algos/losses.py",
+        "maths/losses.py",
         "TD errors",
         "return jax.lax.stop_gradient(target_tm1) - pick(q_tm1, a_tm1)",
         "return target_tm1 - pick(q_tm1, a_tm1)",
@@ -215,7 +215,7 @@ MUTANTS = (
     # Where there are target networks no gradient could come so far. CrossQ has none.
     Mutant(
         "no `stop_gradient` on target",
-        "algos/critics.py",
+        "learners/off_policy.py",
         "critics without targets (CrossQ)",
         "error = jax.lax.stop_gradient(target_tm1) - q_tm1",
         "error = target_tm1 - q_tm1",
@@ -223,7 +223,7 @@ MUTANTS = (
     ),
     Mutant(
         "target net never synced",
-        "algos/targets.py",
+        "learners/targets.py",
         "DQN",
         "return optax.incremental_update(params, target, 1.0 - left**moves)",
         "return target",
@@ -231,7 +231,7 @@ MUTANTS = (
     ),
     Mutant(
         "target net never synced",
-        "algos/targets.py",
+        "learners/targets.py",
         "SAC, TD3",
         "return optax.incremental_update(params, target, jnp.where(due, hp.net.polyak_coef, 0.0))",
         "return target",
@@ -240,7 +240,7 @@ MUTANTS = (
     # Everything that takes several arrays refuses unequal shapes: the guard is gone.
     Mutant(
         "(N,) vs (N,1) broadcast",
-        "algos/losses.py",
+        "maths/arrays.py",
         "the guard against it",
         "if len(set(shapes)) > 1:",
         "if len(set(shapes)) > len(shapes):",
@@ -251,8 +251,8 @@ MUTANTS = (
         "(N,) vs (N,1) broadcast",
         "algos/ppo.py",
         "where no guard stands: PPO's value loss",
-        "value_loss = mean(punish(value - batch.target))",
-        "value_loss = jnp.mean(punish(value[..., None] - batch.target))",
+        "value_loss = elementwise(value - batch.target)",
+        "value_loss = jnp.mean(elementwise(value[..., None] - batch.target), -1)",
         (PPO,),
     ),
     Mutant(
@@ -306,18 +306,18 @@ MUTANTS = (
     ),
     Mutant(
         "minibatch permutation reused",
-        "algos/minibatches.py",
+        "learners/minibatches.py",
         "passes over one rollout",
-        "jax.vmap(lambda k: permutation(k, cut.sequences))",
-        "jax.vmap(lambda k: permutation(key, cut.sequences))",
+        "jax.vmap(lambda k: permutation(k, plan.sequences))",
+        "jax.vmap(lambda k: permutation(key, plan.sequences))",
         ("test_maths.py::test_every_pass_over_every_rollout_has_an_order_of_its_own",),
     ),
     Mutant(
         "minibatch permutation reused",
-        "algos/ppo.py",
+        "learners/minibatches.py",
         "updates",
-        "minibatches.orders(cut, rng)",
-        "minibatches.orders(cut, jax.random.key(0))",
+        "shuffle(plan, rng)",
+        "shuffle(plan, jax.random.key(0))",
         ("test_policy_gradients.py::test_every_update_of_ppo_has_an_order_of_its_own",),
     ),
     # The nearest: log-probabilities of acting are data here, not functions of the parameters. This recomputes them.
@@ -325,14 +325,14 @@ MUTANTS = (
         "ratio without stop-grad",
         "algos/ppo.py",
         "PPO",
-        "log_ratio = policy.log_prob(batch.raw) - batch.log_prob",
-        "log_ratio = policy.log_prob(batch.raw) - policy.log_prob(batch.raw)",
+        "policy.log_prob(batch.raw) - batch.log_prob",
+        "policy.log_prob(batch.raw) - policy.log_prob(batch.raw)",
         (PPO,),
     ),
     # What self-imitation weighs log-probabilities by is no function of the parameters either.
     Mutant(
         "ratio without stop-grad",
-        "algos/sil.py",
+        "learners/imitation.py",
         "SIL",
         "imitation = -policy.log_prob(batch.action) * jax.lax.stop_gradient(better)",
         "imitation = -policy.log_prob(batch.action) * better",
@@ -340,10 +340,10 @@ MUTANTS = (
     ),
     Mutant(
         "log-prob summed over batch",
-        "algos/actor_critic.py",
+        "algos/a2c.py",
         "A2C",
-        "weighted_mean(policy.log_prob(batch.raw) * advantage",
-        "weighted_mean(jnp.sum(policy.log_prob(batch.raw)) * advantage",
+        "weighted_mean(policy.log_prob(batch.raw) * batch.advantage",
+        "weighted_mean(policy.log_prob(batch.raw).sum() * batch.advantage",
         (A2C,),
     ),
     Mutant(
@@ -356,23 +356,15 @@ MUTANTS = (
     ),
     Mutant(
         "entropy sign",
-        "algos/actor_critic.py",
-        "A2C",
+        "learners/on_policy.py",
+        "A2C, PPO",
         "- hp.algorithm.entropy_coef_spec * entropy",
         "+ hp.algorithm.entropy_coef_spec * entropy",
-        (A2C,),
+        (A2C, PPO),
     ),
     Mutant(
         "entropy sign",
-        "algos/ppo.py",
-        "PPO",
-        "- hp.algorithm.entropy_coef_spec * entropy",
-        "+ hp.algorithm.entropy_coef_spec * entropy",
-        (PPO,),
-    ),
-    Mutant(
-        "entropy sign",
-        "algos/reinforce.py",
+        "learners/episodic.py",
         "REINFORCE",
         "- hp.algorithm.entropy_coef_spec * entropy",
         "+ hp.algorithm.entropy_coef_spec * entropy",
@@ -380,7 +372,7 @@ MUTANTS = (
     ),
     Mutant(
         "entropy sign",
-        "algos/soft.py",
+        "learners/off_policy.py",
         "SAC",
         "(jnp.min(q, 0) - alpha * draws.log_prob)",
         "(jnp.min(q, 0) + alpha * draws.log_prob)",
@@ -400,22 +392,17 @@ MUTANTS = (
     Mutant(
         "action not rescaled",
         "policies/continuous.py",
-        "on-policy actors",
+        "actors",
         "safe_low + 0.5 * (unit + 1.0) * (safe_high - safe_low), raw)",
         "unit, raw)",
-        ("test_policies.py::test_raw_values_become_actions_of_the_space",),
+        (
+            "test_policies.py::test_raw_values_become_actions_of_the_space",
+            "test_offpolicy.py::test_the_bounds_are_minus_one_and_one",
+        ),
     ),
     Mutant(
         "action not rescaled",
-        "algos/critics.py",
-        "actors with replay",
-        "stretched = space.low + 0.5 * (unit + 1.0) * _span(space)",
-        "stretched = unit",
-        ("test_offpolicy.py::test_the_bounds_are_minus_one_and_one",),
-    ),
-    Mutant(
-        "action not rescaled",
-        "algos/ddpg.py",
+        "learners/off_policy.py",
         "actions that critics see",
         "critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)",
         "critics.learn(params, batch.obs, batch.action, batch.weight)",
@@ -424,11 +411,11 @@ MUTANTS = (
     # The nearest: acting returns no statistics, so an evaluation cannot keep any. Here it sees by moved ones.
     Mutant(
         "normaliser updated in eval",
-        "algos/on_policy.py",
+        "learners/on_policy.py",
         "acting",
-        "pi, value, carry = net.step(policy.params, see(policy, obs), carry)",
-        "now = normalize.update(policy.obs_moments, obs, jnp.ones(len(obs))) if alg.normalize_obs else ()\n"
-        "        pi, value, carry = net.step(policy.params, see(policy._replace(obs_moments=now), obs), carry)",
+        "pi, value, carry = net.step(policy.params, normalize(policy, obs), carry)",
+        "now = moments.update(policy.obs_moments, obs, jnp.ones(len(obs))) if alg.normalize_obs else ()\n"
+        "        pi, value, carry = net.step(policy.params, normalize(policy._replace(obs_moments=now), obs), carry)",
         ("test_learning.py::TestNormalisation::test_acting_sees_by_them_as_they_are_whoever_acts_beside[True]",),
     ),
     Mutant(
@@ -441,7 +428,7 @@ MUTANTS = (
     ),
     Mutant(
         "clipped reward reported as return",
-        "session.py",
+        "play.py",
         "evaluation",
         "total = total + jnp.where(going & out.valid, out.reward, 0.0)",
         "total = total + jnp.where(going & out.valid, jnp.sign(out.reward), 0.0)",
@@ -465,17 +452,17 @@ MUTANTS = (
     ),
     Mutant(
         "stack across episode boundary",
-        "memory/view.py",
+        "memory/frame_stack.py",
         "rows of the ring",
-        "same = same & ~boundary(ring, here) & (age",
+        "same = same & ~ring.resets(here) & (age",
         "same = same & (age",
         ("test_views.py::test_a_stack_that_crosses_an_episode_would_be_caught",),
     ),
     Mutant(
         "stack across episode boundary",
-        "memory/view.py",
+        "memory/frame_stack.py",
         "rollouts",
-        "return jax.tree.map(lambda c, f: jnp.where(_expand(ended, c), f, c), carry, fresh), (x, final_x)",
+        "return where(resets, fresh, carry), (x, final_x)",
         "return carry, (x, final_x)",
         ("test_views.py::test_a_rollout_is_stacked_as_it_was_seen[2]",),
     ),
@@ -491,8 +478,8 @@ MUTANTS = (
         "LSTM state not reset on done",
         "session.py",
         "acting",
-        "carry = jax.tree.map(lambda c, f: jnp.where(_expand(anew, c), f, c), carry, fresh)",
-        "carry = jax.tree.map(lambda c, f: c, carry, fresh)",
+        "carry = where(out.resets, fresh, carry)",
+        "carry = where(jnp.zeros_like(out.resets), fresh, carry)",
         (RECURRENT,),
     ),
     Mutant(
@@ -533,18 +520,18 @@ MUTANTS = (
     ),
     Mutant(
         "frames counted per-env instead of total",
-        "algos/dqn.py",
+        "learners/q_learning.py",
         "DQN",
-        "size, store = alg.training_frequency * env.num_envs, make_store",
-        "size, store = alg.training_frequency, make_store",
-        (DQN, "test_dqn.py::test_a_replaced_target_waits_for_its_frame"),
+        "follow_frames(target, learned.params, hp, rollout.reward.size)",
+        "follow_frames(target, learned.params, hp, len(rollout.reward))",
+        ("test_dqn.py::test_a_replaced_target_waits_for_its_frame",),
     ),
     Mutant(
         "frames counted per-env instead of total",
-        "algos/offpolicy.py",
+        "learners/off_policy.py",
         "SAC, TD3",
-        "return int(hp.algorithm.training_frequency * env.num_envs)",
-        "return int(hp.algorithm.training_frequency)",
+        "size = alg.training_frequency * env.num_envs",
+        "size = alg.training_frequency",
         ("test_sac.py::test_a_replaced_target_waits_for_its_frame_and_for_the_end_of_the_update",),
     ),
 )

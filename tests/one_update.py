@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from agents import spec_of
 
-from slmjax.algos import dqn, offpolicy
+from slmjax import schedules
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
-from slmjax.policies import schedules
+from slmjax.learners import replayed
 from slmjax.types import Box, Discrete, Env, Rollout
 
 ROWS, GAMMA = 8, 0.9
@@ -40,10 +40,10 @@ class Case(NamedTuple):
 
 def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None, net: dict | None = None) -> Case:
     """An agent with small networks whose memory gives back what it was given."""
-    real = offpolicy.make_store
+    real = replayed.make_store
 
-    def transparent(hp, env, windows=False):
-        store = real(hp, env, windows)
+    def transparent(hp, env, **sizes):
+        store = real(hp, env, **sizes)
         gather = lambda *args: store.gather(*args)._replace(importance=jnp.asarray(IMPORTANCE, jnp.float32))  # noqa: E731
         return store._replace(
             sample=lambda spec, ring, key, batches, frame: jnp.tile(jnp.arange(ROWS), (batches, 1)),
@@ -51,8 +51,7 @@ def case(name: str, actions: str, monkeypatch, *, algorithm: dict | None = None,
             rate=lambda spec, ring, picks, error: ring._replace(reward=error[-1]),
         )
 
-    for module in (offpolicy, dqn):
-        monkeypatch.setattr(module, "make_store", transparent)
+    monkeypatch.setattr(replayed, "make_store", transparent)
     spec = spec_of(
         name,
         "CartPole-v1",

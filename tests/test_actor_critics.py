@@ -11,8 +11,8 @@ import pytest
 from agents import spec_of
 
 import slmjax
-from slmjax.algos.critics import build_critics
 from slmjax.memory import replay
+from slmjax.nets.critics import build_critics
 
 pytestmark = pytest.mark.usefixtures("optimised")
 SESSIONS = 5
@@ -33,7 +33,7 @@ def actions(result, obs: list[float]) -> np.ndarray:
 def values(result, obs: list[float]) -> np.ndarray:
     """The critics' mean value of the greedy action, `[S, len(obs)]`."""
     env, batch = slmjax.make_env(result.spec.env), jnp.asarray(obs, jnp.float32)[:, None]
-    learned = result.sessions.agent.learner.critics
+    learned = result.sessions.agent.learner.critics.params
     number = jax.tree.leaves(learned)[0].shape[1]
     critics = build_critics(result.spec.agent.net, env.observation_space, env.action_space, number)
     found = []

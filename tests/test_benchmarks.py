@@ -36,6 +36,10 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
         ["--child", json.dumps(["ours", "dqn", 10, 10_000, 2000])],
         [r'^\{"pace": [\d.]+, "returns": \[([\d.]+(, )?){8}\]\}$'],
     ),
+    "equal.py": (
+        ["HEAD", "crossentropy_cartpole", "--updates", "1", "--sessions", "1"],
+        [r"^\| crossentropy_cartpole \| (\d+) of \1 equal"],
+    ),
     "kills.py": (
         [*KILLS, "0"],  # the run that killed ones are held against; one is killed in a slow test below
         ["^0 of 0 equal$"],
@@ -105,7 +109,7 @@ def scripts(monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_runs_and_says_what_it_measured(script, light, tmp_path):
     assert script in RUNS, f"say in RUNS how {script} is started with tiny settings"
-    if script == "against_commit.py" and (why := no_commit()):
+    if script in ("against_commit.py", "equal.py") and (why := no_commit()):
         pytest.skip(why)
     words, expected = RUNS[script]
     done = start(script, [word.replace("FOLDER", str(tmp_path)) for word in words], light)

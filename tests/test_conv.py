@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from trees import param_count
 
-from slmjax.nets.build import build, param_count
+from slmjax.nets.build import build
 from slmjax.nets.conv import ConvLayer, ConvNet, by_windows, by_xla, conv_layers
 from slmjax.types import Box, Dict, Discrete, SpecError, Tail
 

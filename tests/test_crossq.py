@@ -8,13 +8,13 @@ from agents import spec_of
 from one_update import IMPORTANCE, ROWS, average, case, close, slope, unit
 from test_sac import ALPHA, ALPHA_LR, EPS, Fixed
 
-from slmjax.algos import soft
-from slmjax.algos.critics import build_critics
+from slmjax import schedules
 from slmjax.algos.crossq import joint_td_loss
-from slmjax.algos.soft import Draws
+from slmjax.learners.off_policy import Draws
 from slmjax.memory.replay import Batch
 from slmjax.nets.batch_renorm import STATISTICS
-from slmjax.policies import schedules
+from slmjax.nets.critics import build_critics
+from slmjax.policies import heads
 from slmjax.types import Box, SpecError
 
 MOMENTUM, VARIANCE_EPS = 0.01, 1e-5
@@ -65,7 +65,7 @@ def beside(obs: np.ndarray, action: np.ndarray | None) -> np.ndarray:
 
 @pytest.mark.parametrize("actions", ["box", "discrete"])
 def test_one_update_is_what_the_paper_says(actions, monkeypatch):
-    monkeypatch.setattr(soft, "SquashedNormal", Fixed)
+    monkeypatch.setattr(heads, "SquashedNormal", Fixed)
     algorithm = {"alpha_init": ALPHA, "alpha_lr": ALPHA_LR, "policy_delay": 1}
     made = case("CrossQ", actions, monkeypatch, algorithm=algorithm, net={"batch_renorm": True})
     _, hp, state, rollout, update, rows = made
@@ -76,7 +76,7 @@ def test_one_update_is_what_the_paper_says(actions, monkeypatch):
     a_tm1 = unit(rows["action"].astype(np.float64)) if actions == "box" else None
     now, later = beside(rows["obs"], a_tm1), beside(rows["final_obs"], a_t)
     index = rows["action"] if actions == "discrete" else np.zeros(ROWS, int)
-    critics = [parts(state.learner.critics, i) for i in (0, 1)]
+    critics = [parts(state.learner.critics.params, i) for i in (0, 1)]
 
     def scores(weights, running, jointly=True):
         if jointly:
@@ -92,14 +92,14 @@ def test_one_update_is_what_the_paper_says(actions, monkeypatch):
         played = lambda w: scores(w, running, jointly)[0][np.arange(ROWS), index]  # noqa: E731
         return lambda w: average(IMPORTANCE * (aim - played(w)) ** 2, rows)
 
-    new = [parts(after.learner.critics, i) for i in (0, 1)]
+    new = [parts(after.learner.critics.params, i) for i in (0, 1)]
     for (weights, running), (learned, moved_to) in zip(critics, new, strict=True):
         gone = [b - a for b, a in zip(weights, learned, strict=True)]
         assert close(gone, slope(loss(running), weights))
         assert not close(gone, slope(loss(running, jointly=False), weights))  # a mutant: two passes
         expected = forward(weights, running, np.concatenate([now, later]), twice)[1]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), moved_to, expected)
-    assert after.learner.targets == ()
+    assert after.learner.targets.critics == ()
 
     def actor_loss(w):
         output, _ = forward(w, actor_running, rows["obs"], rows["valid"])
@@ -120,7 +120,10 @@ def test_weight_decay_does_not_reach_the_statistics(monkeypatch):
     decay = {"optim_spec": {"name": "AdamW", "lr": 0.1, "weight_decay": 0.5}, "batch_renorm": True}
     made = case("CrossQ", "box", monkeypatch, net=decay)
     after, _ = made.update(made.state, made.rollout, jax.random.key(0), made.hp)
-    for before, now in ((made.state.policy, after.policy), (made.state.learner.critics, after.learner.critics)):
+    for before, now in (
+        (made.state.policy, after.policy),
+        (made.state.learner.critics.params, after.learner.critics.params),
+    ):
         for name, running in before[STATISTICS].items():
             assert (now[STATISTICS][name]["batches"] == 1).all()
             # At most 1 % of the way to a batch's deviation; 5 % less if it had decayed.
@@ -131,7 +134,7 @@ def test_weight_decay_does_not_reach_the_statistics(monkeypatch):
 def test_batch_renormalisation_works_with_target_networks_too(name, monkeypatch):
     made = case(name, "box", monkeypatch, net={"batch_renorm": True})
     after, _ = made.update(made.state, made.rollout, jax.random.key(0), made.hp)
-    assert all((x["batches"] == 1).all() for x in after.learner.critics[STATISTICS].values())
+    assert all((x["batches"] == 1).all() for x in after.learner.critics.params[STATISTICS].values())
     assert all((x["batches"] == 1).all() for x in after.policy[STATISTICS].values())
 
 
@@ -153,7 +156,7 @@ def test_a_successor_that_a_ring_does_not_keep_enters_no_statistic():
 
     def learned(final_obs):
         batch = Batch(obs, action, np.ones(8, np.float32), discount, final_obs, np.ones(8, np.float32))
-        value, (*_, params_after) = joint_td_loss(critics, params, (), draws, 0.1, batch, hp)
+        value, (_, params_after) = joint_td_loss(critics, params, (), draws, 0.1, batch, hp)
         return value, params_after[STATISTICS]
 
     elsewhere = final_obs.copy()

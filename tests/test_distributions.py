@@ -10,18 +10,9 @@ import pytest
 from scipy import special, stats
 from tensorflow_probability.substrates import jax as tfp
 
-from slmjax.policies.distributions import (
-    Bernoulli,
-    Beta,
-    GumbelSoftmax,
-    LogNormal,
-    MultiCategorical,
-    MultivariateNormal,
-    Normal,
-    SquashedNormal,
-    action_head,
-)
-from slmjax.policies.heads import LOG_STD_MAX, LOG_STD_MIN, PDTYPES
+from slmjax.policies.continuous import Beta, LogNormal, MultivariateNormal, Normal, SquashedNormal
+from slmjax.policies.discrete import Bernoulli, GumbelSoftmax, MultiCategorical
+from slmjax.policies.heads import LOG_STD, PDTYPES, STATE_LOG_STD, action_head, squashed_head
 from slmjax.types import Box, Discrete, MultiBinary, MultiDiscrete, SpecError
 
 FAIR, ABSURD = (
@@ -306,31 +297,26 @@ REPARAMETERISED = {
 
 
 @pytest.mark.parametrize("name", REPARAMETERISED)
-def test_a_draw_comes_with_its_log_density_and_both_have_the_right_slopes(name):
+def test_a_draw_and_its_log_density_have_the_right_slopes(name):
     make, second = REPARAMETERISED[name]
     rng, key = np.random.default_rng(5), jax.random.key(9)
     loc, scale, _ = parameters((4,), (3,), seed=5)
     scale = factor(rng, (4,), 3) if second == "factor" else scale
     weight = rng.normal(size=4)
 
-    def together(loc, scale):
-        raw, log_prob = make(loc, scale).sample_and_log_prob(key)
-        return (weight * log_prob).sum() + jnp.sin(raw).sum(), (raw, log_prob)
-
-    def apart(loc, scale):
+    def value(loc, scale):
         pd = make(loc, scale)
         raw = pd.sample(key)
-        return (weight * pd.log_prob(raw)).sum() + jnp.sin(raw).sum(), (raw, pd.log_prob(raw))
+        return (weight * pd.log_prob(raw)).sum() + jnp.sin(raw).sum()
 
     with jax.enable_x64(True):
-        ours, theirs = (jax.jit(jax.grad(f, (0, 1), has_aux=True))(loc, scale) for f in (together, apart))
         at, direction = (loc, scale), (rng.normal(size=loc.shape), rng.normal(size=scale.shape))
-        value = jax.jit(lambda *at: together(*at)[0])
-        ahead, behind = (float(value(*(x + h * d for x, d in zip(at, direction, strict=True)))) for h in (1e-5, -1e-5))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), ours, theirs)
-    along = sum((g * d).sum() for g, d in zip(ours[0], direction, strict=True))
+        slopes, run = jax.jit(jax.grad(value, (0, 1)))(*at), jax.jit(value)
+        ahead, behind = (float(run(*(x + h * d for x, d in zip(at, direction, strict=True)))) for h in (1e-5, -1e-5))
+    along = float(sum((g * d).sum() for g, d in zip(slopes, direction, strict=True)))
+    assert np.isfinite(along)
     if name != "Beta":  # whose draws come from an acceptance test: see below
-        assert float(along) == pytest.approx((ahead - behind) / 2e-5, rel=1e-4)
+        assert along == pytest.approx((ahead - behind) / 2e-5, rel=1e-4)
 
 
 def test_the_slope_of_a_beta_draw_is_implicit():
@@ -346,16 +332,6 @@ def test_the_slope_of_a_beta_draw_is_implicit():
     expected = -(cdf / stats.beta.pdf(raw, alpha, beta))
     assert slope.mean() == pytest.approx(expected.mean(), abs=4 * slope.std() / np.sqrt(2000))
     assert slope.mean() == pytest.approx(beta / (alpha + beta) ** 2, abs=4 * slope.std() / np.sqrt(2000))  # of the mean
-
-
-def test_a_draw_far_from_zero_keeps_the_digits_of_its_density():
-    loc, scale = np.float32(1000.0), np.float32(1e-3)
-    pd = Normal(jnp.full(500, loc), jnp.full(500, scale), np.float32(-1), np.float32(1), 0)
-    z = np.asarray(jax.random.normal(jax.random.key(0), (500,)), np.float64)
-    exact = stats.norm.logpdf(z) - np.log(np.float64(scale))
-    raw, log_prob = pd.sample_and_log_prob(jax.random.key(0))
-    np.testing.assert_allclose(log_prob, exact, rtol=1e-5)
-    assert np.abs(pd.log_prob(raw) - exact).max() > 0.01  # what dividing by the scale makes of a rounded draw
 
 
 # --------------------------------------------------------------------------------------------------------------- heads
@@ -374,22 +350,22 @@ HEADS = {
     "Beta": (LOPSIDED, 6, False, ()),
     "LogNormal": (LOPSIDED, 3, True, ()),
 }
-OF_STATE = {"Normal": 6, "SquashedNormal": 6, "LogNormal": 6, "MultivariateNormal": 9, "Beta": 6}  # width
+CONTINUOUS = ("Normal", "SquashedNormal", "LogNormal", "MultivariateNormal", "Beta")
 
 
-def head_of(name, space=None, **options):
-    return action_head(name, HEADS[name][0] if space is None else space, learnable=True, **options)
+def head_of(name, space=None):
+    return action_head(name, HEADS[name][0] if space is None else space)
 
 
 def test_every_distribution_is_here_and_every_space_has_a_default():
-    assert {name for names in PDTYPES.values() for name in names} == {*HEADS, "Argmax"}
+    assert {name for names in PDTYPES.values() for name in names} == {*HEADS}
     for space, name in (
         (Discrete(3), "Categorical"),
         (MultiDiscrete((2, 3)), "MultiCategorical"),
         (MultiBinary(3), "Bernoulli"),
         (Box(0, 1, (2,)), "Normal"),
     ):
-        head = action_head("default", space, learnable=True)
+        head = action_head("default", space)
         assert type(head.distribution(jnp.zeros(head.width), jnp.zeros(space.shape))).__name__ == name
 
 
@@ -402,27 +378,23 @@ def test_a_head_makes_its_distribution_of_an_output(name, lead):
     output = np.random.default_rng(0).normal(size=(*lead, width))
     said = ask(head.distribution, output, np.full(space.shape, -0.5))
     assert said.action.shape == (*lead, *space.shape)
+    assert said.raw.shape == (*lead, *head.raw.shape)
+    assert said.raw.dtype.kind == np.dtype(head.raw.dtype).kind
     assert said.log_prob.shape == said.entropy.shape == lead
     assert type(head.distribution(jnp.array(output), jnp.zeros(space.shape))).__name__ == name
 
 
-@pytest.mark.parametrize("name", OF_STATE)
-def test_a_network_may_put_out_the_standard_deviation(name):
-    head = head_of(name, state_std=True)
-    assert (head.width, head.log_std) == (OF_STATE[name], False)
-    rng = np.random.default_rng(1)
-    output = 0.5 * rng.normal(size=(7, head.width)).astype(np.float32)
+def test_a_network_may_put_out_the_standard_deviation():
+    head = squashed_head(LOPSIDED)
+    assert (head.width, head.log_std) == (6, False)
+    output = 0.5 * np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     pd = head.distribution(jnp.array(output), None)
-    if name == "Beta":
-        np.testing.assert_allclose(pd.alpha, 1 + np.logaddexp(0, output[:, :3]), rtol=1e-5)
-        np.testing.assert_allclose(pd.beta, 1 + np.logaddexp(0, output[:, 3:]), rtol=1e-5)
-        return
     np.testing.assert_array_equal(pd.loc, output[:, :3])
-    scale = np.diagonal(pd.tril, axis1=1, axis2=2) if name == "MultivariateNormal" else pd.scale
-    np.testing.assert_allclose(scale, np.exp(output[:, 3:6]), rtol=1e-5)
-    wild = head.distribution(jnp.full((2, head.width), 50.0).at[1].set(-50.0), None)
-    scale = np.diagonal(wild.tril, axis1=1, axis2=2) if name == "MultivariateNormal" else wild.scale
-    np.testing.assert_allclose(scale, np.exp(np.array([[LOG_STD_MAX], [LOG_STD_MIN]])) * np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(pd.scale, np.exp(output[:, 3:]), rtol=1e-5)
+    wild = head.distribution(jnp.full((2, 6), 50.0).at[1].set(-50.0), None)
+    np.testing.assert_allclose(wild.scale, np.exp(np.array(STATE_LOG_STD)[::-1, None]) * np.ones(3), rtol=1e-5)
+    free = head_of("SquashedNormal").distribution(jnp.zeros((1, 3)), jnp.full(3, -50.0))
+    np.testing.assert_allclose(free.scale, np.exp(LOG_STD[0]), rtol=1e-5)
 
 
 def test_the_factor_of_a_multivariate_head_is_lower_triangular_and_any_covariance_can_be_had():
@@ -484,23 +456,19 @@ def test_beta_is_stretched_and_log_normal_shifted_to_the_space():
     np.testing.assert_allclose(clipped.action(raw), [[-2 + np.exp(0.25), 1.0, -8.0]], rtol=1e-6)
 
 
-FREE = [(name, False) for name in HEADS]
-BY_THE_STATE = [(name, True) for name in ("Normal", "SquashedNormal", "LogNormal")]
-
-
-@pytest.mark.parametrize(("name", "state_std"), FREE + BY_THE_STATE)
-def test_values_and_slopes_are_finite_at_the_extremes(name, state_std):
-    space, head = HEADS[name][0], head_of(name, state_std=state_std)
+@pytest.mark.parametrize("name", [*HEADS, "by the state"])
+def test_values_and_slopes_are_finite_at_the_extremes(name):
+    space, head = (LOPSIDED, squashed_head(LOPSIDED)) if name == "by the state" else (HEADS[name][0], head_of(name))
     signs = np.random.default_rng(4).choice([-1.0, 0.0, 1.0], (200, head.width))
     far = np.full((200, *space.shape), 0.5, np.float32)  # from a mean that the standard deviation cannot bridge
 
     def said(output, log_std):
         pd = head.distribution(output, log_std)
-        if name not in OF_STATE:
-            return (pd.log_prob(pd.sample(jax.random.key(0))) + pd.entropy()).sum()
-        raw, log_prob = pd.sample_and_log_prob(jax.random.key(0))
+        raw = pd.sample(jax.random.key(0))
+        if not isinstance(space, Box):
+            return (pd.log_prob(raw) + pd.entropy()).sum()
         stopped = pd.log_prob(jax.lax.stop_gradient(raw))
-        return (log_prob + stopped + pd.log_prob(far) + pd.entropy()).sum() + pd.action(raw).sum()
+        return (pd.log_prob(raw) + stopped + pd.log_prob(far) + pd.entropy()).sum() + pd.action(raw).sum()
 
     slope = jax.jit(jax.value_and_grad(said, (0, 1)))
     # 1e4 standard deviations of e^-20, times factors of 1e4, overflow when squared
@@ -511,7 +479,7 @@ def test_values_and_slopes_are_finite_at_the_extremes(name, state_std):
             assert all(np.isfinite(x).all() for x in slopes)
 
 
-@pytest.mark.parametrize("name", OF_STATE)
+@pytest.mark.parametrize("name", CONTINUOUS)
 def test_a_distribution_far_from_what_was_drawn_still_has_a_slope_towards_it(name):
     head, space = head_of(name), HEADS[name][0]
     raw = jnp.full(space.shape, 0.9)

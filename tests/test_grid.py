@@ -15,10 +15,10 @@ import tiny
 from agents import slow_ones
 from tiny import ACTIONS, ALGORITHMS, EVERYTHING, OBSERVATIONS, actions_of, env_of
 
-from slmjax import registry
-from slmjax.algos import dqn
+from slmjax import registry, schedules
+from slmjax.algos.dqn import DQNKeys
 from slmjax.lab.build import make_agent
-from slmjax.policies import schedules
+from slmjax.learners import q_learning
 from slmjax.types import Algorithm, Box, Discrete, Rollout, SpecError, zeros
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "algorithms"
@@ -125,10 +125,10 @@ class TestMutants:
 
     def register(self, monkeypatch, make):
         monkeypatch.setitem(registry.TABLES["algorithm"], "Boastful", "test_grid:BOASTFUL")
-        monkeypatch.setitem(globals(), "BOASTFUL", Algorithm(dqn.DQNKeys, make, (Discrete, Box), ("Replay",)))
+        monkeypatch.setitem(globals(), "BOASTFUL", Algorithm(DQNKeys, make, (Discrete, Box), ("Replay",)))
 
     def test_an_action_space_that_makes_it_crash(self, monkeypatch):
-        self.register(monkeypatch, dqn.make)
+        self.register(monkeypatch, q_learning.make)
         spec, env = tiny.spec_of("Boastful", "Discrete", "Box symmetric"), env_of("Discrete", "Box symmetric")
         with pytest.raises(AttributeError):
             trace(spec, env)
@@ -136,7 +136,7 @@ class TestMutants:
             refusal(spec, env)
 
     def test_actions_that_the_environment_does_not_take(self, monkeypatch):
-        self.register(monkeypatch, lambda hp, env: dqn.make(hp, env._replace(action_space=Discrete(3))))
+        self.register(monkeypatch, lambda hp, env: q_learning.make(hp, env._replace(action_space=Discrete(3))))
         with pytest.raises(AssertionError):
             trace(tiny.spec_of("Boastful", "Discrete", "Box symmetric"), env_of("Discrete", "Box symmetric"))
 

@@ -10,10 +10,10 @@ from agents import slow_ones, spec_of
 from ladder import BOXED, PROBES, ascend, climb, cooling, found
 
 from slmjax.algos.c51 import categorical
-from slmjax.algos.critics import build_critics
 from slmjax.algos.qrdqn import quantiles
-from slmjax.algos.value_heads import EXPECTED
+from slmjax.learners.value_heads import EXPECTED
 from slmjax.nets.build import build
+from slmjax.nets.critics import build_critics
 from slmjax.types import Box, Discrete, Tail
 
 pytestmark = pytest.mark.usefixtures("optimised")
@@ -46,10 +46,10 @@ def critics_of(space):
     """What the critics beside an actor say of its greedy action, on average."""
 
     def value(agent, state, obs, hp):
-        number = jax.tree.leaves(state.learner.critics)[0].shape[0]
+        number = jax.tree.leaves(state.learner.critics.params)[0].shape[0]
         critics = build_critics(hp.net, OBS, space, number)
         action = agent.act(state.policy, obs, agent.carry(len(obs)), None, hp, True)[0]
-        scores = critics.apply(state.learner.critics, obs, critics.unit(action))
+        scores = critics.apply(state.learner.critics.params, obs, critics.unit(action))
         return critics.pick(scores, action).mean(0)
 
     return value

@@ -13,17 +13,18 @@ import optax
 import pytest
 from agents import spec_of
 from runs import LIMIT
+from trees import descend, param_count
 
 from slmjax.lab.build import make_agent
 from slmjax.nets import layers
 from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.batch_renorm import BatchRenorm, keep_statistics
-from slmjax.nets.build import build, param_count
+from slmjax.nets.build import build
 from slmjax.nets.conv import ConvLayer, ConvNet, by_xla
 from slmjax.nets.mlp import MLPNet
-from slmjax.nets.optim import OptimSpec, descend, optimizer
+from slmjax.nets.optim import OptimSpec, optimizer
 from slmjax.nets.recurrent import RecurrentNet
-from slmjax.policies.distributions import action_head
+from slmjax.policies.heads import action_head
 from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError, Tail
 
 BOX = Box(-1, 1, (3,))

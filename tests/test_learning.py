@@ -7,11 +7,11 @@ import pytest
 from agents import spec_of
 
 import slmjax
-from slmjax.algos import on_policy
-from slmjax.algos.normalize import Moments
+from slmjax import schedules
+from slmjax.learners import on_policy
+from slmjax.maths.moments import Moments
 from slmjax.memory import replay
 from slmjax.nets.build import build
-from slmjax.policies import schedules
 from slmjax.types import Box, Tail
 
 SESSIONS = 5

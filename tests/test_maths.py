@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmjax.algos import minibatches, normalize, ppo
-from slmjax.algos.losses import (
-    PUNISH,
+from slmjax.algos import ppo
+from slmjax.envs import make_env
+from slmjax.learners import minibatches
+from slmjax.learners.targets import follow_frames
+from slmjax.learners.value_heads import greedy_policy
+from slmjax.maths import moments as statistics
+from slmjax.maths.losses import (
+    ELEMENTWISE,
     clipped_surrogate,
     clipped_value,
     huber,
@@ -22,11 +27,8 @@ from slmjax.algos.losses import (
     td_error,
     weighted_mean,
 )
-from slmjax.algos.returns import discounts, gae
-from slmjax.algos.shuffle import permutation
-from slmjax.algos.targets import follow_frames
-from slmjax.algos.value_heads import greedy_policy
-from slmjax.envs import make_env
+from slmjax.maths.permutation import permutation
+from slmjax.maths.returns import discounts, gae
 from slmjax.nets.mlp import MLPNet
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import HP, SpecError
@@ -188,7 +190,7 @@ def test_ppo_refuses_minibatches_of_one_whose_advantages_would_all_be_zero():
     assert standardize(jnp.array([3.7]), jnp.ones(1)).tolist() == [0.0]
     env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
     keys = partial(ppo.PPOKeys, time_horizon=8)
-    with pytest.raises(SpecError, match=r"at least 2 with normalize_advantages.*got 1") as error:
+    with pytest.raises(SpecError, match=r"at least 2 transitions .* normalize_advantages.*got 1") as error:
         ppo.make(HP(keys(minibatch_size=1), (), MLPNet()), env)
     assert error.value.path == "agent.algorithm.minibatch_size"
     ppo.make(HP(keys(minibatch_size=1, normalize_advantages=False), (), MLPNet()), env)
@@ -255,8 +257,8 @@ def test_huber_equals_rlax_and_its_slope_is_bounded():
 def test_losses_by_name():
     error = jnp.array([-3.0, 0.5])
     expected = {"MSELoss": [9, 0.25], "L1Loss": [3, 0.5], "SmoothL1Loss": [2.5, 0.125], "HuberLoss": [2.5, 0.125]}
-    assert set(PUNISH) == set(expected)
-    for name, punish in PUNISH.items():
+    assert set(ELEMENTWISE) == set(expected)
+    for name, punish in ELEMENTWISE.items():
         np.testing.assert_allclose(punish(error), expected[name])
 
 
@@ -391,8 +393,8 @@ def test_two_shuffles_of_one_rollout_are_unrelated():
 
 
 def test_every_pass_over_every_rollout_has_an_order_of_its_own():
-    cut = minibatches.Cut(length=1, sequences=64, batch=16, epochs=3)
-    orders = np.stack([minibatches.orders(cut, jax.random.key(k)) for k in (0, 1)])
+    cut = minibatches.Plan(length=1, sequences=64, batch=16, epochs=3)
+    orders = np.stack([minibatches.shuffle(cut, jax.random.key(k)) for k in (0, 1)])
     assert orders.shape == (2, 12, 16)
     passes = orders.reshape(6, 64)
     np.testing.assert_array_equal(np.sort(passes), np.tile(np.arange(64), (6, 1)))
@@ -402,7 +404,7 @@ def test_every_pass_over_every_rollout_has_an_order_of_its_own():
 # ----------------------------------------------------------------------------------------------------------- normalise
 
 SIZES = (3, 5)
-see = jax.jit(normalize.update)
+see = jax.jit(statistics.update)
 
 
 def batches(seed, number, junk=None):
@@ -420,7 +422,7 @@ def batches(seed, number, junk=None):
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_moments_equal_numpy_over_everything_seen(seed, number):
-    moments, seen = normalize.init(np.zeros((2, 3))), []
+    moments, seen = statistics.init(np.zeros((2, 3))), []
     for x, weight in batches(seed, number):
         moments = see(moments, x, weight)
         seen.append(np.float64(x[weight > 0]))
@@ -433,8 +435,8 @@ def test_moments_equal_numpy_over_everything_seen(seed, number):
 
 def test_moments_do_not_depend_on_how_the_data_was_cut():
     x = np.float32(np.random.default_rng(0).normal(2, 3, (64, 3)))
-    whole = see(normalize.init(np.zeros(3)), x, np.ones(64, np.float32))
-    parts = normalize.init(np.zeros(3))
+    whole = see(statistics.init(np.zeros(3)), x, np.ones(64, np.float32))
+    parts = statistics.init(np.zeros(3))
     for part in np.split(x, 16):
         parts = see(parts, part, np.ones(4, np.float32))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), whole, parts)
@@ -444,7 +446,7 @@ def test_moments_do_not_depend_on_how_the_data_was_cut():
 
 @pytest.mark.parametrize("junk", [1e9, np.nan, np.inf], ids=str)
 def test_rows_without_weight_leave_no_trace(junk):
-    clean, dirty = normalize.init(np.zeros((2, 3))), normalize.init(np.zeros((2, 3)))
+    clean, dirty = statistics.init(np.zeros((2, 3))), statistics.init(np.zeros((2, 3)))
     for (x, weight), (y, _) in zip(batches(3, 6), batches(3, 6, junk), strict=True):
         clean, dirty = see(clean, x, weight), see(dirty, y, weight)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
@@ -454,38 +456,38 @@ def test_rows_without_weight_leave_no_trace(junk):
 
 def test_a_nan_that_counts_is_not_hidden():
     x = np.float32([[1.0], [np.nan]])
-    assert np.isnan(see(normalize.init(np.zeros(1)), x, np.ones(2, np.float32)).mean)
+    assert np.isnan(see(statistics.init(np.zeros(1)), x, np.ones(2, np.float32)).mean)
 
 
 def test_moments_of_a_tree_are_those_of_its_leaves():
     x = {"a": np.float32([[1.0], [3.0]]), "b": np.float32([2.0, 6.0])}
-    moments = see(normalize.init({"a": np.zeros(1), "b": np.zeros(())}), x, np.ones(2, np.float32))
+    moments = see(statistics.init({"a": np.zeros(1), "b": np.zeros(())}), x, np.ones(2, np.float32))
     assert (float(moments.mean["a"][0]), float(moments.var["a"][0])) == (2.0, 1.0)
     assert (float(moments.mean["b"]), float(moments.var["b"])) == (4.0, 4.0)
-    normal = normalize.apply(moments, x)
+    normal = statistics.normalize(moments, x)
     np.testing.assert_allclose(normal["a"], [[-1.0], [1.0]], rtol=1e-5)
     np.testing.assert_allclose(normal["b"], [-1.0, 1.0], rtol=1e-5)
 
 
 def test_before_anything_was_seen_nothing_changes():
-    moments = normalize.init(np.zeros(3))
+    moments = statistics.init(np.zeros(3))
     assert float(moments.count) == 0.0
     x = np.float32([[0.5, -2.0, 3.0]])
-    np.testing.assert_allclose(normalize.apply(moments, x), x, rtol=1e-6)
-    np.testing.assert_allclose(normalize.scale(normalize.init(np.zeros(())), x), x, rtol=1e-6)
+    np.testing.assert_allclose(statistics.normalize(moments, x), x, rtol=1e-6)
+    np.testing.assert_allclose(statistics.scale(statistics.init(np.zeros(())), x), x, rtol=1e-6)
 
 
 def test_apply_standardises_and_scale_keeps_sign_and_zero():
-    moments = normalize.Moments(jnp.float32(9), jnp.float32(2.0), jnp.float32(4.0))
+    moments = statistics.Moments(jnp.float32(9), jnp.float32(2.0), jnp.float32(4.0))
     x = jnp.array([2.0, 6.0, 0.0, -98.0, 1e6])
-    np.testing.assert_allclose(normalize.apply(moments, x), [0, 2, -1, -10, 10], atol=1e-5)
-    np.testing.assert_allclose(normalize.scale(moments, x), [1, 3, 0, -10, 10], atol=1e-5)
-    np.testing.assert_allclose(normalize.apply(moments, x, 1.5), [0, 1.5, -1, -1.5, 1.5], atol=1e-5)
-    np.testing.assert_allclose(normalize.scale(moments, x, 2.0), [1, 2, 0, -2, 2], atol=1e-5)
+    np.testing.assert_allclose(statistics.normalize(moments, x), [0, 2, -1, -10, 10], atol=1e-5)
+    np.testing.assert_allclose(statistics.scale(moments, x), [1, 3, 0, -10, 10], atol=1e-5)
+    np.testing.assert_allclose(statistics.normalize(moments, x, 1.5), [0, 1.5, -1, -1.5, 1.5], atol=1e-5)
+    np.testing.assert_allclose(statistics.scale(moments, x, 2.0), [1, 2, 0, -2, 2], atol=1e-5)
 
 
 def test_a_constant_is_normalised_to_something_finite():
-    moments = see(normalize.init(np.zeros(1)), np.full((4, 1), 7.0, np.float32), np.ones(4, np.float32))
+    moments = see(statistics.init(np.zeros(1)), np.full((4, 1), 7.0, np.float32), np.ones(4, np.float32))
     assert float(moments.var[0]) == 0.0
-    assert float(normalize.apply(moments, np.float32([[7.0]]))[0, 0]) == 0.0
-    assert np.isfinite(normalize.apply(moments, np.float32([[8.0]]))).all()
+    assert float(statistics.normalize(moments, np.float32([[7.0]]))[0, 0]) == 0.0
+    assert np.isfinite(statistics.normalize(moments, np.float32([[8.0]]))).all()

@@ -186,7 +186,7 @@ def test_what_is_stored_narrow_is_read_as_it_was():
     at = lambda first: jax.tree.map(lambda x: x[first : first + 8].reshape(4, 2, *x.shape[1:]), seen)  # noqa: E731
     cut, flag = jnp.zeros((4, 2), bool).at[1, 0].set(True), jnp.zeros((4, 2), bool)
     action = jnp.arange(16, dtype=jnp.int32).reshape(4, 2, 2) * jnp.array([0, 17]) + jnp.array([2, 0])
-    ring = store.add(store.init(), Rollout(at(0), action, jnp.ones((4, 2)), flag, cut, at(2), ~flag), 0)
+    ring = store.add(store.init(), Rollout(at(0), action, jnp.ones((4, 2)), flag, cut, at(2), ~flag), 0.9, 0)
     kept = {str(x.dtype) for x in jax.tree.leaves((ring.obs, ring.action))}
     assert kept == {"bool", "uint8", "uint16"}
     batch = store.gather(spec, ring, jnp.arange(8), GAMMA, 8)

@@ -14,14 +14,15 @@ import optax
 import pytest
 from runs import LIMIT
 from scipy import stats
+from trees import descend, param_count
 
 from slmjax.nets import inputs
 from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
-from slmjax.nets.build import build, param_count
+from slmjax.nets.build import build
 from slmjax.nets.initializers import activation, initializer, orthogonal
 from slmjax.nets.mlp import MLPNet
-from slmjax.nets.optim import OptimSpec, descend, optimizer
-from slmjax.policies.distributions import action_head
+from slmjax.nets.optim import OptimSpec, optimizer
+from slmjax.policies.heads import action_head
 from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError, Tail
 
 FAIR, ABSURD = 1e-3, 1e-9

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from slmjax.algos import offpolicy
-from slmjax.algos.critics import from_unit, to_unit
+from slmjax import schedules
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
-from slmjax.policies import schedules
+from slmjax.policies.continuous import from_unit, to_unit
+from slmjax.policies.noise import Noise, next_noise, no_noise
 from slmjax.types import Box, Dict, Discrete, Env, Rollout, SpecError
 
 ACTORS = ("SoftActorCritic", "TD3", "DDPG", "CrossQ")
@@ -48,28 +48,30 @@ def agent_of(name: str, action_space=LOPSIDED, num_envs: int = 4, seen=Box(-1.0,
 @given(st.floats(-1e3, 1e3, width=32), st.floats(2.0**-6, 1e3, width=32), st.floats(-1, 1, width=32))
 def test_unit_actions_go_to_the_space_and_back(low, span, unit):
     space = Box(low, np.float32(low) + np.float32(span), (1,))
-    action = from_unit(space, jnp.full((1,), unit))
+    action = from_unit(jnp.full((1,), unit), space.low, space.high)
     exact = np.float64(space.low) + (np.float64(unit) + 1) / 2 * (np.float64(space.high) - np.float64(space.low))
     np.testing.assert_allclose(action, exact, atol=1e-6 * (abs(low) + span))
     assert space.low <= action <= space.high
-    np.testing.assert_allclose(to_unit(space, action), unit, atol=1e-6 * (1 + (abs(low) + span) / span))
+    np.testing.assert_allclose(to_unit(action, space.low, space.high), unit, atol=1e-6 * (1 + (abs(low) + span) / span))
 
 
 def test_the_bounds_are_minus_one_and_one():
-    assert to_unit(LOPSIDED, jnp.asarray(LOPSIDED.low))[:2].tolist() == [-1, -1]
-    assert to_unit(LOPSIDED, jnp.asarray(LOPSIDED.high))[:2].tolist() == [1, 1]
-    assert from_unit(LOPSIDED, jnp.ones(3)).tolist() == LOPSIDED.high.tolist()
-    assert from_unit(LOPSIDED, -jnp.ones(3)).tolist() == LOPSIDED.low.tolist()
-    assert np.isfinite(to_unit(LOPSIDED, jnp.asarray(LOPSIDED.low))).all()  # its last entry has one value alone
+    assert to_unit(jnp.asarray(LOPSIDED.low), LOPSIDED.low, LOPSIDED.high)[:2].tolist() == [-1, -1]
+    assert to_unit(jnp.asarray(LOPSIDED.high), LOPSIDED.low, LOPSIDED.high)[:2].tolist() == [1, 1]
+    assert from_unit(jnp.ones(3), LOPSIDED.low, LOPSIDED.high).tolist() == LOPSIDED.high.tolist()
+    assert from_unit(-jnp.ones(3), LOPSIDED.low, LOPSIDED.high).tolist() == LOPSIDED.low.tolist()
+    assert np.isfinite(
+        to_unit(jnp.asarray(LOPSIDED.low), LOPSIDED.low, LOPSIDED.high)
+    ).all()  # its last entry has one value alone
 
 
 class TestNoise:
     def walk(self, correlation: float, steps: int = 4000) -> np.ndarray:
         def step(carry, key):
-            carry = offpolicy.next_noise(carry, key, correlation)
+            carry = next_noise(carry, key, correlation)
             return carry, carry.value
 
-        start = offpolicy.no_noise(Box(-1.0, 1.0, (2,)), 8)
+        start = no_noise(Box(-1.0, 1.0, (2,)), 8)
         return np.asarray(jax.lax.scan(step, start, jax.random.split(jax.random.key(0), steps))[1])
 
     def test_every_value_is_standard_normal_however_correlated(self):
@@ -86,8 +88,8 @@ class TestNoise:
         assert np.abs(np.corrcoef(noise.T) - np.eye(16)).max() < 0.1
 
     def test_a_new_episode_forgets(self):
-        old = offpolicy.Noise(jnp.full((2, 1), 50.0), jnp.array([True, False]))
-        now = offpolicy.next_noise(old, jax.random.key(0), 0.99)
+        old = Noise(jnp.full((2, 1), 50.0), jnp.array([True, False]))
+        now = next_noise(old, jax.random.key(0), 0.99)
         assert now.value[0, 0] > 40
         assert abs(now.value[1, 0]) < 5
         assert now.begun.all()
@@ -101,7 +103,7 @@ def test_actions_are_uniform_before_training_starts_and_the_policys_after(name):
     act = jax.jit(agent.act, static_argnums=5)
     for frame, uniform in ((0, True), (7999, True), (8000, False)):
         played, carry, _ = act(policy, obs, agent.carry(2000), jax.random.key(1), hp(frame), False)
-        found = np.asarray(to_unit(LOPSIDED, played))[:, 0]
+        found = np.asarray(to_unit(played, LOPSIDED.low, LOPSIDED.high))[:, 0]
         assert (stats.kstest(found, "uniform", (-1, 2)).pvalue > 1e-3) == uniform
         assert (played >= LOPSIDED.low).all()
         assert (played <= LOPSIDED.high).all()
@@ -191,7 +193,7 @@ def test_a_critic_may_have_layers_and_an_optimiser_of_its_own(name):
     state = jax.eval_shape(agent.init, jax.random.key(0), hp(0))
     shapes = lambda tree: {x.shape for x in jax.tree.leaves(tree)}  # noqa: E731
     twins = 1 if name == "DDPG" else 2
-    assert (twins, 5, 7) in shapes(state.learner.critics)  # three numbers of the action, two of the observation
+    assert (twins, 5, 7) in shapes(state.learner.critics.params)  # three numbers of the action, two of the observation
     assert (2, 32) in shapes(state.policy)
     agent, hp = agent_of(name, net={"critic_optim_spec": {"name": "Adim"}})
     with pytest.raises(SpecError) as error:
@@ -207,11 +209,11 @@ def test_parts_of_an_observation_have_heads_by_name_in_actor_and_critics(name):
     kernels = lambda tree: {x.shape for x in jax.tree.leaves(tree) if x.ndim > 1}  # noqa: E731
     actions = int(np.prod(LOPSIDED.shape))
     assert {(5, 7), (7 + 3, 4)} < kernels(state.policy)
-    assert {(2, 5, 7), (2, 7 + 3 + actions, 4)} < kernels(state.learner.critics)
+    assert {(2, 5, 7), (2, 7 + 3 + actions, 4)} < kernels(state.learner.critics.params)
     named = Dict({"action": Box(-1.0, 1.0, (5,))})  # the environment's own name for what it shows
     agent, hp = agent_of(name, seen=named)
     state = jax.eval_shape(agent.init, jax.random.key(0), hp(0))
-    assert (2, 5 + actions, 32) in kernels(state.learner.critics)
+    assert (2, 5 + actions, 32) in kernels(state.learner.critics.params)
 
 
 def test_limits_of_alpha_leave_something_between_them():

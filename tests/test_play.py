@@ -25,7 +25,7 @@ from slmjax.lab.build import make_trial
 from slmjax.lab.fit import check_obs
 from slmjax.lab.loop import learn, start
 from slmjax.lab.notebook import result_of
-from slmjax.session import evaluation_key
+from slmjax.play import evaluation_key
 from slmjax.spaces import zeros
 from slmjax.types import UserError
 

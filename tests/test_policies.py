@@ -12,9 +12,10 @@ from scipy import integrate, special, stats
 from slmjax.algos import ppo
 from slmjax.envs import make_env
 from slmjax.nets.mlp import MLPNet
-from slmjax.policies.distributions import Argmax, Categorical, Normal, SquashedNormal, action_head
+from slmjax.policies.continuous import Normal, SquashedNormal
+from slmjax.policies.discrete import Categorical
 from slmjax.policies.exploration import POLICIES, boltzmann, epsilon_greedy
-from slmjax.policies.heads import LOG_STD_MAX
+from slmjax.policies.heads import LOG_STD, action_head
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import HP, Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError
 
@@ -116,17 +117,9 @@ def test_categorical_gradients_are_those_of_the_formula_and_survive_a_mask():
 @pytest.mark.parametrize("lead", [(), (5,), (3, 5)])
 def test_discrete_distributions_give_one_number_for_each_environment(lead):
     scores = jax.random.normal(jax.random.key(0), (*lead, 4))
-    for kind in (Categorical, Argmax):
-        said = ask(kind, scores)
-        assert {x.shape for x in said} == {lead}
-        assert said.raw.dtype == said.action.dtype == said.mode.dtype == jnp.int32
-
-
-def test_argmax_is_the_greedy_action_with_probability_one():
-    pd = Argmax(jnp.array([[0.0, 3.0, 1.0], [2.0, 2.0, -1.0]]))
-    assert pd.sample(jax.random.key(0)).tolist() == pd.mode().tolist() == [1, 0]
-    assert pd.log_prob(jnp.array([1, 1])).tolist() == [0.0, -INF]
-    assert pd.entropy().tolist() == [0.0, 0.0]
+    said = ask(Categorical, scores)
+    assert {x.shape for x in said} == {lead}
+    assert said.raw.dtype == said.action.dtype == said.mode.dtype == jnp.int32
 
 
 # ------------------------------------------------------------------------------------------------------------ normal
@@ -293,7 +286,7 @@ def test_squashed_normal_entropy_and_its_slopes_are_those_of_what_is_played():
     def entropy(loc, log_scale):
         return SquashedNormal(loc, jnp.exp(log_scale), np.float32(-1), np.float32(1), 0).entropy()
 
-    widest = np.exp(LOG_STD_MAX)
+    widest = np.exp(LOG_STD[1])
     loc, scale = (x.ravel() for x in np.meshgrid([0.0, 0.7, -2.0, 6.0], [1e-3, 0.3, 1.0, 3.0, widest]))
     lanes = jnp.float32(loc), jnp.float32(np.log(scale))
     np.testing.assert_allclose(jax.vmap(entropy)(*lanes), np.vectorize(squashed_entropy)(loc, scale), atol=5e-4)
@@ -320,7 +313,6 @@ def test_squashed_normal_entropy_is_minus_the_mean_of_its_log_probability():
 HEADS = {
     ("default", "Discrete"): (Discrete(4), Categorical, 4, False),
     ("Categorical", "Discrete"): (Discrete(4), Categorical, 4, False),
-    ("Argmax", "Discrete"): (Discrete(3), Argmax, 3, False),
     ("default", "Box"): (Box(-2.0, 5.0, (1,)), Normal, 1, True),
     ("Normal", "scalar Box"): (Box(-1.0, 1.0), Normal, 1, True),
     ("Normal", "unbounded Box"): (Box(-INF, INF, (2,)), Normal, 2, True),
@@ -376,29 +368,23 @@ def test_a_head_that_does_not_fit_says_why(pdtype, space, said):
 
 def test_a_policy_gradient_is_refused_a_distribution_that_it_cannot_learn():
     env = make_env(EnvSpec(name="CartPole-v1", num_envs=2, max_frame=100))
-    with pytest.raises(SpecError, match=r"\(default, Categorical, GumbelSoftmax\), got 'Argmax'") as error:
+    with pytest.raises(
+        SpecError, match=r"'Argmax' does not fit .* It takes: default, Categorical, GumbelSoftmax"
+    ) as error:
         ppo.make(HP(ppo.PPOKeys(action_pdtype="Argmax"), (), MLPNet()), env)
     assert error.value.path == "agent.algorithm.action_pdtype"
     for name in ("default", "Categorical"):
         ppo.make(HP(ppo.PPOKeys(action_pdtype=name), (), MLPNet()), env)
-    with pytest.raises(SpecError, match=r"It takes: default, Categorical, GumbelSoftmax\."):  # nor is it offered
-        action_head("Argmx", Discrete(3), learnable=True)
 
 
 @pytest.mark.parametrize(("pdtype", "space"), HEADS)
-def test_a_distribution_is_learnable_exactly_where_its_log_probabilities_have_a_gradient(pdtype, space):
-    space, kind, width, _ = HEADS[pdtype, space]
+def test_the_log_probabilities_of_every_distribution_have_a_gradient(pdtype, space):
+    space, _, width, _ = HEADS[pdtype, space]
     output = np.random.default_rng(0).normal(size=width).astype(np.float32)
     distribution = lambda x: action_head(pdtype, space).distribution(x[None], jnp.zeros(space.shape))  # noqa: E731
     raw = jnp.zeros_like(distribution(output).mode())
     slope = jax.grad(lambda x: jnp.nan_to_num(distribution(x).log_prob(raw))[0])(output)
-    if kind is Argmax:
-        assert not slope.any()
-        with pytest.raises(SpecError):
-            action_head(pdtype, space, learnable=True)
-    else:
-        assert slope.any()
-        assert action_head(pdtype, space, learnable=True).width == width
+    assert slope.any()
 
 
 # ------------------------------------------------------------------------------------------------------- exploration

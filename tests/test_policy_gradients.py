@@ -10,11 +10,11 @@ from agents import spec_of
 from one_update import NET, average, close, layers, mlp, moved, slope
 from scipy import special, stats
 
-from slmjax.algos.on_policy import Extras
+from slmjax import schedules
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
+from slmjax.learners.on_policy import Extras
 from slmjax.memory import replay
-from slmjax.policies import schedules
 from slmjax.types import Box, Discrete, Env, Rollout
 
 STEPS, ENVS = 6, 3

@@ -224,7 +224,7 @@ def test_it_agrees_with_a_plain_one_over_any_history(seed, history, invalid):
     ring = store.init()
     for turn in range(3 * held):
         frame = len(stream.frames)
-        ring = store.add(ring, stream.rollout(), frame)
+        ring = store.add(ring, stream.rollout(), 0.9, frame)
         plain.add(stream.frames)
         written = len(stream.frames)
         for _ in range(rng.integers(3)):
@@ -255,10 +255,10 @@ def rated(shape=(2, 2, 20), n=3, batch_size=8, use_cer=False, rollouts=27):
     _, store = memory_of(shape, n, 1, batch_size, use_cer)
     stream, ring = Stream(0, *shape[:2]), store.init()
     for _ in range(rollouts):
-        ring = store.add(ring, stream.rollout(), len(stream.frames) - shape[0] * shape[1])
+        ring = store.add(ring, stream.rollout(), 0.9, len(stream.frames) - shape[0] * shape[1])
     rows = shape[0] * shape[1] * shape[2]
     error = jnp.asarray(np.random.default_rng(0).exponential(size=(1, rows)), jnp.float32)
-    picks = prioritized.Picks(jnp.arange(rows)[None], jnp.ones((1, rows)))
+    picks = prioritized.WeightedPicks(jnp.arange(rows)[None], jnp.ones((1, rows)))
     return store, store.rate(ring, picks, error), len(stream.frames)
 
 

@@ -14,7 +14,7 @@ from ladder import SEEDS, cooling
 from probes import WALK
 
 import slmjax
-from slmjax.algos.returns import gae, lambda_returns, n_step_returns, q_lambda, retrace, vtrace
+from slmjax.maths.returns import gae, lambda_returns, q_lambda
 from slmjax.nets.build import build
 from slmjax.types import Discrete, Tail
 
@@ -55,11 +55,6 @@ def values_of(right: float, estimate) -> np.ndarray:
     return settle(lambda v: estimate(rows, v[rows["state"]], v[rows["after"]]), 5, rows["state"])
 
 
-def ratios(rows) -> np.ndarray:
-    """How much likelier the unbiased walk is to take these steps than the watched one."""
-    return np.where(rows["right"], np.float32(0.5 / RIGHT), np.float32(0.5 / (1 - RIGHT)))
-
-
 def chances(right: float) -> np.ndarray:
     """Of a walk to end on the right, from each state: the gambler's ruin."""
     if right == 0.5:
@@ -72,7 +67,6 @@ FLAGS = ("reward", "discount", "ended")
 ON_POLICY = {
     "TD(0.8)": lambda rows, v_tm1, v_t: lambda_returns(*_see(rows, v_t), 0.8),
     "GAE": lambda rows, v_tm1, v_t: v_tm1 + gae(rows["reward"], rows["discount"], v_tm1, v_t, rows["ended"], 0.8),
-    "4 steps": lambda rows, v_tm1, v_t: n_step_returns(*_see(rows, v_t), 4),
     "Q(0.8) with one action": lambda rows, v_tm1, v_t: q_lambda(*_see(rows, v_t[..., None]), 0.8),
 }
 
@@ -81,49 +75,10 @@ def _see(rows, v_t):
     return rows["reward"], rows["discount"], v_t, rows["ended"]
 
 
-def by_vtrace(clip: float, ratio=ratios):
-    def estimate(rows, v_tm1, v_t):
-        args = rows["reward"], rows["discount"], v_tm1, v_t, rows["ended"], ratio(rows)
-        return v_tm1 + vtrace(*args, clip_rho=clip, clip_c=1.0)
-
-    return estimate
-
-
 @pytest.mark.parametrize("right", [0.5, RIGHT])
 @pytest.mark.parametrize("method", ON_POLICY)
 def test_on_policy_returns_settle_at_the_values_of_the_walk(method, right):
     np.testing.assert_allclose(values_of(right, ON_POLICY[method]), chances(right), atol=0.02)
-
-
-def test_vtrace_corrects_for_who_walked_as_far_as_it_is_not_clipped():
-    np.testing.assert_allclose(values_of(RIGHT, by_vtrace(clip=2.0)), WALK, atol=0.02)
-    kept = np.minimum([0.5, 0.5], [RIGHT, 1 - RIGHT])  # pi(a) ~ min(rho mu(a), pi(a)), Espeholt et al. 2018
-    np.testing.assert_allclose(values_of(RIGHT, by_vtrace(clip=1.0)), chances(kept[0] / kept.sum()), atol=0.02)
-
-
-def test_a_mutant_without_ratios_finds_the_values_of_the_other_walk():
-    found = values_of(RIGHT, by_vtrace(2.0, lambda rows: jnp.ones_like(rows["reward"])))
-    np.testing.assert_allclose(found, chances(RIGHT), atol=0.02)
-    assert (np.abs(found - WALK) > 0.1).all()
-
-
-def action_values_by_retrace(policy: np.ndarray) -> np.ndarray:
-    """Action values `[5, 2]` of a walk that goes left and right with the probabilities `policy`."""
-    rows = walks(RIGHT)
-    index, rho = 2 * rows["state"] + rows["right"], (policy / [1 - RIGHT, RIGHT])[rows["right"].astype(int)]
-
-    def target(q):
-        v_t = (q.reshape(5, 2) @ policy)[rows["after"]]
-        return retrace(rows["reward"], rows["discount"], q[index], v_t, rows["ended"], jnp.float32(rho), lam=0.9)
-
-    return settle(target, 10, index).reshape(5, 2)
-
-
-@pytest.mark.parametrize("right", [0.5, RIGHT])
-def test_retrace_finds_the_action_values_of_the_walk_that_is_asked_about(right):
-    v = chances(right)
-    expected = np.stack([np.append(0.0, v[:-1]), np.append(v[1:], 1.0)], -1)
-    np.testing.assert_allclose(action_values_by_retrace(np.array([1 - right, right])), expected, atol=0.02)
 
 
 # ------------------------------------------------------------------------------------------------------------- agents

@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from probes import far_reset
+from trees import param_count
 
+from slmjax import schedules
 from slmjax import session as sessions
-from slmjax.algos import minibatches
 from slmjax.envs import make_env, vectorize
 from slmjax.lab.build import make_agent
+from slmjax.learners import minibatches
 from slmjax.nets.actor_critic import build_actor_critic
-from slmjax.nets.build import build, param_count
+from slmjax.nets.build import build
 from slmjax.nets.conv import ConvNet
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.recurrent import RecurrentNet
 from slmjax.nets.unroll import unroll, unroll_transitions
-from slmjax.policies import schedules
-from slmjax.policies.distributions import action_head
+from slmjax.policies.heads import action_head
 from slmjax.spec import load_spec
 from slmjax.spec.sections import EnvSpec
 from slmjax.types import HP, Agent, AgentState, Box, Discrete, SpecError, Tail
@@ -321,7 +322,7 @@ def test_what_a_session_saw_is_what_learning_sees():
     )
     program = sessions.make_program(agent, env, env, 28)
     session = jax.jit(program.init)(jax.random.key(0), HP((), (), spec))
-    collect = jax.jit(lambda s, k: sessions._collect(agent, env, s, HP((), (), spec), k))
+    collect = jax.jit(lambda s, k: sessions.collect(agent, env, s, HP((), (), spec), k))
     for i in range(2):
         session, rollout, _ = collect(session, jax.random.key(i))
         ended = rollout.terminated | rollout.truncated

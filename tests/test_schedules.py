@@ -9,12 +9,13 @@ import optax
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from trees import descend
 
 from slmjax import registry
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import _OPTIMIZERS as OPTIMIZERS
-from slmjax.nets.optim import OptimSpec, descend, optimizer
-from slmjax.policies.schedules import NAMES, OPTAX, Schedule, at, value
+from slmjax.nets.optim import OptimSpec, optimizer
+from slmjax.schedules import NAMES, OPTAX, Schedule, at, value
 from slmjax.spec import load_spec
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, SpecError

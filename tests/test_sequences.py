@@ -39,7 +39,7 @@ def windows(shape, seq_len, burn_in, rollouts, seed=0, stack_len=1, invalid=Fals
     stream = Stream(seed, steps, envs, BYTES if stack_len > 1 else FLOATS, invalid=invalid)
     ring = store.init()
     for _ in range(rollouts):
-        ring = store.add(ring, stream.rollout(), len(stream.frames) - steps * envs)
+        ring = store.add(ring, stream.rollout(), GAMMA, len(stream.frames) - steps * envs)
     frame = len(stream.frames)
     starts = np.asarray(store.sample(ring, jax.random.key(seed), frame))
     numbers = frame - 1 - (frame - 1 - starts) % store.capacity
@@ -70,7 +70,7 @@ def test_a_window_is_what_was_written_and_never_crosses_the_head(seed, shape, ro
                 assert sequence.action[t, b] == row["action"]
                 assert sequence.r_t[t, b] == row["reward"]
                 assert sequence.discount_t[t, b] == np.float32(0.0 if row["terminated"] else GAMMA)
-                assert sequence.ended[t, b] == ends(row)
+                assert sequence.resets[t, b] == ends(row)
                 assert sequence.last[t, b] == t
 
 
@@ -136,7 +136,7 @@ def test_only_complete_windows_have_a_priority():
     store = prioritized.make_windows(spec, shapes_only(2), 4)
     stream, state = Stream(0, 2, 2, FLOATS), store.init()
     for _ in range(8):
-        state = store.add(state, stream.rollout(), len(stream.frames) - 4)
+        state = store.add(state, stream.rollout(), GAMMA, len(stream.frames) - 4)
     age = (len(stream.frames) - 1 - np.arange(24)) % 24
     np.testing.assert_array_equal(np.asarray(state.levels[0])[:24] > 0, age >= 6)
     picks = store.sample(spec, state, jax.random.key(0), 3, len(stream.frames))
@@ -201,7 +201,7 @@ def test_returns_are_those_of_whole_episodes_however_rollouts_cut_them(seed, sha
     ring, values = store.init(), []
     for _ in range(rollouts):
         v_t = rng.normal(size=(steps, envs)).astype(np.float32)
-        ring = store.add(ring, stream.rollout(), len(values), GAMMA, v_t)
+        ring = store.add(ring, stream.rollout()._replace(final_value=v_t), GAMMA, len(values))
         values += v_t.ravel().tolist()
     frame = len(values)
     oracle = true_returns(stream, values)

@@ -86,7 +86,7 @@ class TestRollout:
     def test_it_says_what_the_environments_did(self):
         agent, env, hp = witness(), vectorize(counting(), ENVS), HP((), (), ())
         session = jax.jit(make_program(agent, env, env, 1).init)(jax.random.key(0), hp)
-        collect, parts = jax.jit(lambda s, k: session_module._collect(agent, env, s, hp, k)), []
+        collect, parts = jax.jit(lambda s, k: session_module.collect(agent, env, s, hp, k)), []
         for i in range(4):
             session, *part = collect(session, jax.random.key(i))
             parts.append(part)

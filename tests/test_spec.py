@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slmjax import registry
-from slmjax.policies.schedules import Schedule
+from slmjax.schedules import Schedule
 from slmjax.spec import dump_spec, load_spec, locate, names
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Algorithm, Memory, Network, SpecError, UserError

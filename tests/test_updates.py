@@ -14,10 +14,10 @@ import pytest
 import tiny
 from tiny import ACTIONS, ALGORITHMS, ENVS
 
+from slmjax import schedules
 from slmjax.envs import vectorize
 from slmjax.lab.build import make_agent
 from slmjax.memory import replay
-from slmjax.policies import schedules
 from slmjax.types import Box, Env, Rollout
 
 ROLLOUTS, STEPS = 50, 5  # one row of each environment in each rollout is invented

@@ -15,12 +15,13 @@ from agents import spec_of
 
 import slmjax
 from slmjax import registry
-from slmjax.algos import c51, dqn, munchausen, sarsa
+from slmjax.algos import c51, munchausen, sarsa
 from slmjax.algos.c51 import categorical
-from slmjax.algos.distributional import cross_entropy, entropy, midpoints, project, quantile_huber, support
-from slmjax.algos.losses import q_target, td_error
 from slmjax.algos.qrdqn import quantiles
-from slmjax.algos.value_heads import EXPECTED, greedy_policy
+from slmjax.learners import q_learning
+from slmjax.learners.value_heads import EXPECTED, greedy_policy
+from slmjax.maths.losses import q_target, td_error
+from slmjax.maths.value_distributions import cross_entropy, entropy, midpoints, project, quantile_huber, support
 from slmjax.memory import names, replay
 from slmjax.nets.build import build
 from slmjax.types import HP, Tail
@@ -212,17 +213,17 @@ def rule_of(name, **keys):
     """The rule by which an algorithm was made, called on tables instead of networks: `(r_t, policy_t)`."""
     rng = np.random.default_rng(9)
     tables = {net: {when: np.float32(rng.normal(size=(B, A))) for when in ("tm1", "t")} for net in ("online", "target")}
-    look = lambda net: dqn.Outlook(tables[net]["tm1"], tables[net]["t"])  # noqa: E731
+    look = lambda net: q_learning.QValues(tables[net]["tm1"], tables[net]["t"])  # noqa: E731
     _, a_tm1, r_t, discount_t, *_ = batch()
     one = replay.Batch((), a_tm1, r_t, discount_t, (), np.ones(B))
     return tables, one, name(look("online"), look("target"), one, hp_of(**keys))
 
 
 def test_rules_choose_by_the_network_that_they_name():
-    tables, one, (r_t, policy_t) = rule_of(dqn.q_learning)
+    tables, one, (r_t, policy_t) = rule_of(q_learning.q_learning)
     np.testing.assert_array_equal(policy_t.argmax(-1), tables["target"]["t"].argmax(-1))
     np.testing.assert_array_equal(r_t, one.r_t)
-    tables, _, (_, policy_t) = rule_of(dqn.double_q_learning)
+    tables, _, (_, policy_t) = rule_of(q_learning.double_q_learning)
     np.testing.assert_array_equal(policy_t.argmax(-1), tables["online"]["t"].argmax(-1))
     assert (tables["online"]["t"].argmax(-1) != tables["target"]["t"].argmax(-1)).any()
     np.testing.assert_array_equal(policy_t.sum(-1), 1.0)
@@ -254,7 +255,7 @@ def test_a_score_of_minus_infinity_is_an_action_that_is_never_bootstrapped_from(
     assert float(q_target(one, one, q_t, greedy_policy(q_t))[0]) == 4.0
     batch_of_one = replay.Batch(0, np.array([0]), one, one, 0, one)
     keys = hp_of(munchausen_alpha=0.9, tau=1.0, clip=-1.0)
-    r_t, policy_t = munchausen.munchausen(None, dqn.Outlook(q_t, q_t), batch_of_one, keys)
+    r_t, policy_t = munchausen.munchausen(None, q_learning.QValues(q_t, q_t), batch_of_one, keys)
     assert np.isfinite(q_target(r_t, one, q_t, policy_t)).all()
 
 
@@ -445,11 +446,12 @@ def test_munchausen_adds_what_its_formula_says():
 
 @pytest.mark.parametrize("name", ["C51", "QRDQN"])
 def test_double_is_a_key_of_the_distributional_methods(name, monkeypatch):
-    used, real = [], dqn.make
-    monkeypatch.setattr(dqn, "make", lambda *args, rule, head: used.append(rule) or real(*args, rule=rule, head=head))
+    used, real = [], q_learning.make
+    listen = lambda *args, rule, head: used.append(rule) or real(*args, rule=rule, head=head)  # noqa: E731
+    monkeypatch.setattr(q_learning, "make", listen)
     for double in (False, True):
         slmjax.make_agent(spec_of(name, "probes:best_action", 100, algorithm={"double": double}))
-    assert used == [dqn.q_learning, dqn.double_q_learning]
+    assert used == [q_learning.q_learning, q_learning.double_q_learning]
 
 
 HEADS = ("DQN", "MunchausenDQN", "C51", "QRDQN")

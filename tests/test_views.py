@@ -17,9 +17,10 @@ from rings import BYTES, FLOATS, Stream, ends, shapes_only
 import slmjax
 from slmjax import registry
 from slmjax.lab.build import make_trial
-from slmjax.memory import view as views
+from slmjax.memory.frame_stack import frame_stack, stack_rollout, stack_rows
+from slmjax.memory.keys import MemoryKeys
 from slmjax.memory.replay import Replay, make
-from slmjax.memory.view import MemoryKeys, make_view, stack_rollout, stack_rows
+from slmjax.memory.ring import Ring
 from slmjax.spec import schema
 from slmjax.spec.dump import to_dict
 from slmjax.types import Box, Dict, Discrete, MultiBinary, SpecError
@@ -64,35 +65,35 @@ def joined(frames, op):
 @pytest.mark.parametrize(("length", "op", "space"), [(1, "stack", BYTES), (3, "stack", BYTES), (4, "concat", FLOATS)])
 def test_acting_keeps_the_last_frames_and_forgets_them_where_an_episode_ends(length, op, space, invalid):
     stream = Stream(0, 5, 3, space, invalid=invalid)
-    view = make_view(MemoryKeys(stack_len=length, stack_op=op), space)
-    carry, shown = view.carry(3), []
-    see = jax.jit(view.see)
+    stack = frame_stack(MemoryKeys(stack_len=length, stack_op=op), space)
+    carry, shown = stack.carry(3), []
+    see = jax.jit(stack.push)
     for _ in range(8):
         rollout = stream.rollout()
         for t in range(5):
             x, carry = see(rollout.obs[t], carry)
             shown.append(np.asarray(x))
-            new = np.asarray(views.boundary(rollout)[t])  # as `session._collect` does
+            new = np.asarray(rollout.resets[t])  # as `session.collect` does
             carry = jax.tree.map(lambda c: jnp.where(new[:, None, *[None] * len(space.shape)], 0, c), carry)  # noqa: B023
     frames, _ = seen_by(stream, length)
     expected = joined(frames, op) if length > 1 else frames[:, 0]
     np.testing.assert_array_equal(np.concatenate(shown), expected)
     assert shown[0].dtype == space.dtype
-    assert shown[0].shape[1:] == view.space.shape
+    assert shown[0].shape[1:] == stack.space.shape
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_a_rollout_is_stacked_as_it_was_seen(length):
     stream = Stream(1, 6, 3, BYTES)
-    view = make_view(MemoryKeys(stack_len=length), BYTES)
-    carry, rows = view.carry(3), jax.jit(lambda rollout, carry: stack_rollout(view, rollout, carry))
+    stack = frame_stack(MemoryKeys(stack_len=length), BYTES)
+    carry, rows = stack.carry(3), jax.jit(lambda rollout, carry: stack_rollout(stack, rollout, carry))
     found = []
     for _ in range(4):
         rollout = stream.rollout()
         found.append(rows(rollout, carry))
         for t in range(6):
-            _, carry = view.see(rollout.obs[t], carry)
-            new = np.asarray(views.boundary(rollout)[t])
+            _, carry = stack.push(rollout.obs[t], carry)
+            new = np.asarray(rollout.resets[t])
             carry = jax.tree.map(lambda c: jnp.where(new[:, None, None, None], 0, c), carry)  # noqa: B023
     for got, frames in zip(zip(*found, strict=True), seen_by(stream, length), strict=True):
         expected = joined(frames, "stack") if length > 1 else frames[:, 0]
@@ -124,7 +125,8 @@ def store_of(shape, length, n, op="stack"):
     store = make(spec, shapes_only(envs, BYTES), steps * envs)
     sample = jax.jit(lambda ring, key, frame: store.sample(spec, ring, key, 8, frame))
     gather = jax.jit(lambda ring, row, frame: store.gather(spec, ring, row, GAMMA, frame))
-    return store._replace(add=jax.jit(store.add), sample=sample, gather=gather)
+    add = jax.jit(lambda ring, rollout, frame: store.add(ring, rollout, GAMMA, frame))
+    return store._replace(add=add, sample=sample, gather=gather)
 
 
 def play(seed, shape, length, n, rollouts, invalid=False):
@@ -190,7 +192,7 @@ def test_a_stack_that_crosses_an_episode_would_be_caught(monkeypatch):
     stream, _, ring = play(0, (3, 2, 4), 3, 1, 4)
     index, shown = jnp.arange(24), seen_by(stream, 3)[0]
     np.testing.assert_array_equal(stack_rows(ring, index, 3, num_envs=2, frame=24), shown)
-    monkeypatch.setattr(views, "boundary", lambda ring, at: jnp.zeros(at.shape, bool))
+    monkeypatch.setattr(Ring, "resets", lambda ring, at: jnp.zeros(at.shape, bool))
     crossed = np.asarray(stack_rows(ring, index, 3, num_envs=2, frame=24))
     assert (crossed != shown).any(axis=(1, 2, 3)).sum() > 3
 
@@ -213,7 +215,7 @@ def test_each_frame_is_stored_once_in_bytes():
 def test_the_signs_of_rewards_are_learned_from_where_asked():
     spec = Replay(max_size=8, batch_size=4, reward_op="sign")
     store, stream = make(spec, shapes_only(2), 4), Stream(0, 2, 2)
-    ring = store.add(store.init(), stream.rollout(), 0)
+    ring = store.add(store.init(), stream.rollout(), GAMMA, 0)
     expected = np.sign([row["reward"] for row in stream.frames])
     np.testing.assert_array_equal(store.gather(spec, ring, jnp.arange(4), 0.9, 4).r_t, expected)
     assert (np.abs([row["reward"] for row in stream.frames]) != 1).all()
@@ -222,32 +224,16 @@ def test_the_signs_of_rewards_are_learned_from_where_asked():
 # -------------------------------------------------------------------------------------------------------------- spaces
 
 
-def test_pictures_are_scaled_in_acting_and_in_learning():
-    spec = Replay(max_size=8, batch_size=4, obs_op="image")
-    store, stream = make(spec, shapes_only(2, BYTES), 4), Stream(0, 2, 2, BYTES)
-    ring = store.add(store.init(), stream.rollout(), 0)
-    batch = store.gather(spec, ring, jnp.arange(4), 0.9, 4)
-    for found, name in ((batch.obs, "obs"), (batch.final_obs, "final_obs")):
-        expected = np.stack([row[name] for row in stream.frames]) / 255 - 0.5
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-        assert found.dtype == jnp.float32
-    view = make_view(spec, BYTES)
-    x, carry = view.see(jnp.asarray(np.stack([row["obs"] for row in stream.frames])), ())
-    np.testing.assert_array_equal(x, batch.obs)
-    assert carry == ()
-    assert (view.space.low.min(), view.space.high.max(), view.space.dtype) == (-0.5, 0.5, jnp.float32)
-
-
 def test_the_space_of_a_view_is_that_of_what_it_shows():
     both = Dict({"image": BYTES, "speed": FLOATS})
     for space in (BYTES, FLOATS, both, Box(1.0, 2.0, ())):
         for op in ("stack", "concat"):
             if op == "concat" and space is not both and not space.shape:
                 continue
-            view = make_view(MemoryKeys(stack_len=3, stack_op=op), space)
+            stack = frame_stack(MemoryKeys(stack_len=3, stack_op=op), space)
             obs = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 5))
-            x, _ = view.see(obs, view.carry(5))
-            parts = [(x, view.space)] if space is not both else [(x[k], view.space.spaces[k]) for k in x]
+            x, _ = stack.push(obs, stack.carry(5))
+            parts = [(x, stack.space)] if space is not both else [(x[k], stack.space.spaces[k]) for k in x]
             for value, part in parts:
                 assert (value.shape[1:], value.dtype) == (part.shape, part.dtype)
                 assert ((value >= part.low) & (value <= part.high)).all(), "zeros before the first frame included"
@@ -255,25 +241,23 @@ def test_the_space_of_a_view_is_that_of_what_it_shows():
 
 def test_a_memory_that_knows_nothing_of_views_shows_observations_as_they_are():
     for spec in (None, object(), Replay()):
-        view = make_view(spec, Discrete(3))
-        assert view.space == Discrete(3)
-        assert view.carry(2) == ()
-        np.testing.assert_array_equal(view.see(jnp.array([1, 2]), ())[0], [1, 2])
+        stack = frame_stack(spec, Discrete(3))
+        assert stack.space == Discrete(3)
+        assert stack.carry(2) == ()
+        np.testing.assert_array_equal(stack.push(jnp.array([1, 2]), ())[0], [1, 2])
 
 
 IMPOSSIBLE = [
     ({"stack_len": 2}, Discrete(3), "stack_len", "Box"),
     ({"stack_len": 2}, Dict({"a": MultiBinary(2)}), "stack_len", "Box"),
     ({"stack_len": 2, "stack_op": "concat"}, Box(-1, 1), "stack_op", "axis"),
-    ({"obs_op": "image"}, FLOATS, "obs_op", "uint8"),
-    ({"obs_op": "image"}, Discrete(3), "obs_op", "Box"),
 ]
 
 
 @pytest.mark.parametrize(("keys", "space", "key", "word"), IMPOSSIBLE)
 def test_what_cannot_be_shown_says_so(keys, space, key, word):
     with pytest.raises(SpecError, match=word) as error:
-        make_view(MemoryKeys(**keys), space)
+        frame_stack(MemoryKeys(**keys), space)
     assert error.value.path == f"agent.memory.{key}"
 
 
@@ -306,7 +290,7 @@ def test_every_name_of_the_seed_resolves():
 def test_a_name_presets_keys_that_a_spec_may_set():
     atari = spec_of("DQN", "CartPole-v1", 512, memory={"name": "AtariPrioritizedReplay"}).agent.memory
     assert (atari.name, atari.stack_len, atari.reward_op, atari.alpha) == ("AtariPrioritizedReplay", 4, "sign", 0.6)
-    other = spec_of("DQN", "CartPole-v1", 512, memory={"name": "AtariReplay", "stack_len": 2, "obs_op": "image"})
+    other = spec_of("DQN", "CartPole-v1", 512, memory={"name": "AtariReplay", "stack_len": 2})
     assert (other.agent.memory.stack_len, other.agent.memory.reward_op) == (2, "sign")
     assert slmjax.load_spec(to_dict(other)).agent == other.agent
     on_policy = spec_of("PPO", "CartPole-v1", 512, memory={"name": "OnPolicyConcatReplay"}).agent.memory

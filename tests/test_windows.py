@@ -9,7 +9,7 @@ from trees import same
 
 import slmjax
 from slmjax.lab.build import make_trial
-from slmjax.memory.windows import Window, append, elite_floor, empty, episodes
+from slmjax.maths.episodes import Window, append, elite_floor, empty, episodes
 from slmjax.types import Rollout, SpecError
 
 

@@ -1,7 +1,8 @@
-"""Pytrees as dicts of NumPy arrays by name, to compare bit by bit."""
+"""Pytrees as dicts of NumPy arrays by name, to compare bit by bit; and what tests do to parameters."""
 
 import jax
 import numpy as np
+import optax
 
 
 def host(tree) -> dict[str, np.ndarray]:
@@ -21,3 +22,14 @@ def unlike(a, b) -> list[str]:
 def same(a, b) -> bool:
     """Whether two pytrees are bit-equal."""
     return not unlike(a, b)
+
+
+def param_count(params) -> int:
+    """Number of scalars in a parameter tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def descend(transformation, gradient, opt_state, params):
+    """One optimiser step: `(params, opt_state)`."""
+    updates, opt_state = transformation.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state

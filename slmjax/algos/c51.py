@@ -4,24 +4,26 @@
     target: the distribution of  r + gamma (1 - terminated) Z_target(s', a*),  projected onto the atoms
     loss:   its cross-entropy with p(s, a)
 
-Everything else is DQN's (`dqn.py`). With `double` the online network chooses `a*`. What a prioritized memory goes by is
-the divergence of the prediction from the target: the loss less the target's own entropy, which no learning removes
-(Hessel et al. 2018). Returns beyond the support are clipped to it: choose `v_min` and `v_max` from the environment.
+Everything else is that of `learners/q_learning.py`. With `double` the online network chooses `a*`. What a prioritized
+memory goes by is the divergence of the prediction from the target: the loss less the target's own entropy, which no
+learning removes (Hessel et al. 2018). Returns beyond the support are clipped to it: choose `v_min` and `v_max` from the
+environment.
 """
 
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos import dqn
-from slmjax.algos.distributional import cross_entropy, entropy, project, support
-from slmjax.algos.value_heads import ValueHead, of_action
+from slmjax.algos.dqn import DQNKeys
+from slmjax.learners import q_learning
+from slmjax.learners.value_heads import ValueHead, of_action
+from slmjax.maths.value_distributions import cross_entropy, entropy, project, support
 from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Discrete, VectorEnv
 
 
 @hyper
-class C51Keys(dqn.DQNKeys):
+class C51Keys(DQNKeys):
     """`agent.algorithm` of name `C51`."""
 
     name: str = key(default="C51", doc="name of the algorithm")
@@ -56,8 +58,8 @@ def categorical(n_atoms: int) -> ValueHead:
         probs_t = jnp.sum(policy_t[..., None] * jax.nn.softmax(output_t), 1)
         returns_t = r_t[:, None] + discount_t[:, None] * atoms(hp)
         target = jax.lax.stop_gradient(project(returns_t, probs_t, atoms(hp)))
-        punished = cross_entropy(target, of_action(output_tm1, a_tm1))
-        return punished, punished - entropy(target)
+        losses = cross_entropy(target, of_action(output_tm1, a_tm1))
+        return losses, losses - entropy(target)
 
     return ValueHead(n_atoms, q, loss)
 
@@ -66,10 +68,10 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """A C51 agent.
 
     Raises:
-        SpecError: see `dqn.make`.
+        SpecError: see `q_learning.make`.
     """
-    rule = dqn.double_q_learning if hp.algorithm.double else dqn.q_learning
-    return dqn.make(hp, env, rule=rule, head=categorical(hp.algorithm.n_atoms))
+    rule = q_learning.double_q_learning if hp.algorithm.double else q_learning.q_learning
+    return q_learning.make(hp, env, rule=rule, head=categorical(hp.algorithm.n_atoms))
 
 
 C51 = Algorithm(C51Keys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))

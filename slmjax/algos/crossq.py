@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.algos import sac
-from slmjax.algos.critics import Critics, td_loss
-from slmjax.algos.soft import Draws, soft_value
+from slmjax.learners.descent import Logs
+from slmjax.learners.off_policy import Draws, soft_value, td_loss
 from slmjax.memory.replay import Batch
+from slmjax.nets.critics import Critics
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, PyTree, SpecError, VectorEnv
@@ -33,7 +34,7 @@ class CrossQKeys(sac.SACKeys):
 
 def joint_td_loss(
     critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
-) -> tuple[Array, tuple[Array, Array, PyTree]]:
+) -> tuple[Array, tuple[Logs, PyTree]]:
     """The critics' loss, bootstrapped from themselves in the pass that they are learned in.
 
     Discrete actions are no input, so their passes over `s` and `s'` are joined instead.
@@ -44,12 +45,11 @@ def joint_td_loss(
     known = batch.discount_t > 0
     obs, weight = both(batch.obs, batch.final_obs), both(batch.weight, batch.weight * known)
     action = () if isinstance(draws_t.action, tuple) else both(critics.unit(batch.action), draws_t.action)
-    scores, learned = critics.learn(params, obs, action, weight)
-    scores_tm1, scores_t = jnp.split(scores, 2, 1)
-    target = batch.r_t + batch.discount_t * soft_value(scores_t, draws_t, alpha)
-    q = critics.pick(scores_tm1, batch.action)
-    value, (error, mean) = td_loss(q, target, batch, hp)
-    return value, (error, mean, learned)
+    values, learned = critics.learn(params, obs, action, weight)
+    values_tm1, values_t = jnp.split(values, 2, 1)
+    target = batch.r_t + batch.discount_t * soft_value(values_t, draws_t, alpha)
+    value, logs = td_loss(critics.pick(values_tm1, batch.action), target, batch, hp)
+    return value, (logs, learned)
 
 
 def make(hp: HP, env: VectorEnv) -> Agent:
@@ -58,7 +58,7 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     Raises:
         SpecError: networks that the batch does not normalise; or see `sac.make`.
     """
-    agent = sac.make(hp, env, critic_loss=joint_td_loss, targets=False)  # refuses networks that have no such key
+    agent = sac.make(hp, env, critic_loss=joint_td_loss, target_critics=False)  # refuses networks that have no such key
     if not getattr(hp.net, "batch_renorm", False):
         raise SpecError(
             "expected true: without target networks, critics diverge unless each batch normalises them, got false.",
@@ -68,4 +68,4 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
 
 UNREAD = POLICY_GRADIENT_KEYS + TARGET_KEYS
-CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"batch_renorm": True})
+CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"batch_renorm": True}, sac.ONLY_FOR)

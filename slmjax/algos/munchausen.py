@@ -4,8 +4,8 @@
     target: r + alpha [tau log pi(a | s)]_clip^0
               + gamma (1 - terminated) sum_a' pi(a' | s') (Q_target(s', a') - tau log pi(a' | s'))
 
-Everything else is DQN's (`dqn.py`); exploration is epsilon-greedy as in the paper. With n-step returns the bonus is
-that of the first action, and the entropy that of the state bootstrapped from.
+Everything else is that of `learners/q_learning.py`; exploration is epsilon-greedy as in the paper. With n-step returns
+the bonus is that of the first action, and the entropy that of the state bootstrapped from.
 """
 
 from functools import partial
@@ -13,17 +13,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos import dqn
-from slmjax.algos.distributional import entropy
+from slmjax.algos.dqn import DQNKeys
+from slmjax.learners import q_learning
+from slmjax.maths.arrays import pick
+from slmjax.maths.value_distributions import entropy
 from slmjax.memory.replay import Batch
 from slmjax.nets.keys import ACTOR_KEYS
-from slmjax.policies.discrete import pick
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Algorithm, Array, Discrete
 
 
 @hyper
-class MunchausenKeys(dqn.DQNKeys):
+class MunchausenKeys(DQNKeys):
     """`agent.algorithm` of name `MunchausenDQN`."""
 
     name: str = key(default="MunchausenDQN", doc="name of the algorithm")
@@ -32,7 +33,7 @@ class MunchausenKeys(dqn.DQNKeys):
     clip: float = key(default=-1.0, doc="lowest value of tau log pi that is added", high=0)
 
 
-def munchausen(online: dqn.Outlook, target: dqn.Outlook, batch: Batch, hp: HP) -> tuple[Array, Array]:
+def munchausen(online: q_learning.QValues, target: q_learning.QValues, batch: Batch, hp: HP) -> tuple[Array, Array]:
     """The soft policy, and the reward with what it adds (Vieillard et al. 2020, section 3).
 
     Both additions are numbers a transition, so that any `ValueHead` can be taught: `sum_a' pi (Q - tau log pi)` is
@@ -47,4 +48,5 @@ def munchausen(online: dqn.Outlook, target: dqn.Outlook, batch: Batch, hp: HP) -
     return batch.r_t + bonus + batch.discount_t * alg.tau * entropy(policy_t), policy_t
 
 
-MUNCHAUSEN_DQN = Algorithm(MunchausenKeys, partial(dqn.make, rule=munchausen), (Discrete,), ("Replay",), ACTOR_KEYS)
+make = partial(q_learning.make, rule=munchausen)
+MUNCHAUSEN_DQN = Algorithm(MunchausenKeys, make, (Discrete,), ("Replay",), ACTOR_KEYS)

@@ -5,24 +5,21 @@
     `training_epoch` times, over shuffled minibatches: descend
         clipped surrogate + val_loss_coef * value loss - entropy_coef * entropy
 
-Acting, normalisers and advantages are those of `on_policy.py`.
+Acting, normalisers and advantages are those of `learners/on_policy.py`.
 """
 
-import jax
-import jax.numpy as jnp
-import optax
+from typing import Any
 
-from slmjax.algos import minibatches
-from slmjax.algos.losses import PUNISH, clipped_surrogate, clipped_value, standardize, weighted_mean
-from slmjax.algos.on_policy import Policy, Sample, on_policy
-from slmjax.algos.watch import watch_rollouts
-from slmjax.nets.actor_critic import actor_critic_optimizer
+import jax.numpy as jnp
+
+from slmjax.learners import minibatches, on_policy
+from slmjax.learners.descent import Logs
+from slmjax.maths.losses import ELEMENTWISE, clipped_surrogate, clipped_value, weighted_mean
 from slmjax.nets.keys import TARGET_KEYS
-from slmjax.nets.optim import descend
 from slmjax.policies.heads import EVERY_ACTION
-from slmjax.policies.schedules import Schedule
+from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, SpecError, VectorEnv
+from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
 
 
 @hyper
@@ -46,66 +43,31 @@ class PPOKeys:
     normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
+def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Array, Logs]:
+    """The clipped surrogate with its value loss and entropy bonus (Schulman et al. 2017, equation 9)."""
+    # A ratio that overflows would have no gradient: 0 of the branch that is not chosen, times infinity.
+    log_ratio = jnp.clip(policy.log_prob(batch.raw) - batch.log_prob, -20.0, 20.0)
+    clip, elementwise = hp.algorithm.clip_eps_spec, ELEMENTWISE[hp.net.loss_spec.name]
+    if hp.algorithm.clip_vloss:
+        value_loss = clipped_value(value, batch.value, batch.target, clip, elementwise)
+    else:
+        value_loss = elementwise(value - batch.target)
+    policy_loss = weighted_mean(clipped_surrogate(log_ratio, batch.advantage, clip), batch.weight)
+    total, logs = on_policy.weigh(policy, policy_loss, value_loss, batch, hp)
+    # (rho - 1) - log rho estimates the KL divergence without bias and is never negative (Schulman 2020).
+    logs["approx_kl"] = weighted_mean(jnp.expm1(log_ratio) - log_ratio, batch.weight)
+    clipped = jnp.abs(jnp.expm1(log_ratio)) > clip
+    logs["clip_fraction"] = weighted_mean(clipped.astype(jnp.float32), batch.weight)
+    return total, logs
+
+
 def make(hp: HP, env: VectorEnv) -> Agent:
     """A PPO agent.
 
     Raises:
-        SpecError: minibatches of one whose advantages are to be standardised; see also `on_policy` and
-            `minibatches.plan`.
+        SpecError: see `on_policy.make`.
     """
-    alg, parts = hp.algorithm, on_policy(hp, env)
-    cut = minibatches.plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1))))
-    if alg.minibatch_size == 1 and alg.normalize_advantages:
-        raise SpecError(
-            "expected at least 2 with normalize_advantages (the standardised advantage of one sample is always 0), "
-            "got 1.",
-            "agent.algorithm.minibatch_size",
-        )
-
-    def loss(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, dict[str, Array]]:
-        policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.ended)
-        advantage = standardize(batch.advantage, batch.weight) if alg.normalize_advantages else batch.advantage
-        log_ratio = policy.log_prob(batch.raw) - batch.log_prob
-        # A ratio that overflows would have no gradient: 0 of the branch that is not chosen, times infinity.
-        log_ratio = jnp.clip(log_ratio, -20.0, 20.0)
-        clip, punish = hp.algorithm.clip_eps_spec, PUNISH[hp.net.loss_spec.name]
-        mean = lambda x: weighted_mean(x, batch.weight)  # noqa: E731
-        policy_loss = mean(clipped_surrogate(log_ratio, advantage, clip))
-        if alg.clip_vloss:
-            value_loss = mean(clipped_value(value, batch.value, batch.target, clip, punish))
-        else:
-            value_loss = mean(punish(value - batch.target))
-        entropy = mean(policy.entropy())
-        total = policy_loss + hp.algorithm.val_loss_coef * value_loss - hp.algorithm.entropy_coef_spec * entropy
-        # (rho - 1) - log rho estimates the KL divergence without bias and is never negative (Schulman 2020).
-        logs = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        logs |= {"approx_kl": mean(jnp.expm1(log_ratio) - log_ratio)}
-        logs |= {"clip_fraction": mean((jnp.abs(jnp.expm1(log_ratio)) > clip).astype(jnp.float32))}
-        return total, logs
-
-    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        learner = parts.see_rewards(state.learner, rollout, hp)
-        samples = parts.samples(state.policy, learner, rollout, hp)
-        pieces = minibatches.pieces(cut, samples)
-
-        def learn(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
-            params, opt_state = carry
-            batch, start = minibatches.take(index, pieces, rollout.carry)
-            (_, logs), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, start, hp)
-            logs |= {"grad_norm": optax.tree.norm(gradient)}
-            return descend(actor_critic_optimizer(hp.net), gradient, opt_state, params), logs
-
-        first = (state.policy.params, learner.opt_state)
-        (params, opt_state), logs = jax.lax.scan(learn, first, minibatches.orders(cut, rng))
-        metrics = jax.tree.map(jnp.mean, logs)
-        metrics |= {"lr": hp.net.optim_spec.lr, "clip_eps": hp.algorithm.clip_eps_spec}
-        metrics |= {"entropy_coef": hp.algorithm.entropy_coef_spec}
-        policy = Policy(params, parts.see_observations(state.policy.obs_moments, rollout))
-        return AgentState(policy, learner._replace(opt_state=opt_state)), metrics
-
-    carry, steps = parts.net.carry, cut.gradient_steps
-    agent = Agent(parts.init, parts.act, update, horizon=alg.time_horizon, opt_steps=steps, carry=carry)
-    return watch_rollouts(agent, hp, env)
+    return on_policy.make(hp, env, loss=loss, horizon=hp.algorithm.time_horizon, plan=minibatches.plan)
 
 
 PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

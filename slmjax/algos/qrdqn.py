@@ -4,24 +4,25 @@
     target: samples  r + gamma (1 - terminated) theta_target(s', a*)
     loss:   quantile Huber loss of theta(s, a) at the levels (2 i - 1) / 2 N against them
 
-Everything else is DQN's (`dqn.py`). With `double` the online network chooses `a*`. A prioritized memory goes by the
-loss.
+Everything else is that of `learners/q_learning.py`. With `double` the online network chooses `a*`. A prioritized memory
+goes by the loss.
 """
 
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos import dqn
-from slmjax.algos.distributional import midpoints, quantile_huber
-from slmjax.algos.losses import q_target
-from slmjax.algos.value_heads import ValueHead, of_action
+from slmjax.algos.dqn import DQNKeys
+from slmjax.learners import q_learning
+from slmjax.learners.value_heads import ValueHead, of_action
+from slmjax.maths.losses import q_target
+from slmjax.maths.value_distributions import midpoints, quantile_huber
 from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Discrete, VectorEnv
 
 
 @hyper
-class QRDQNKeys(dqn.DQNKeys):
+class QRDQNKeys(DQNKeys):
     """`agent.algorithm` of name `QRDQN`."""
 
     name: str = key(default="QRDQN", doc="name of the algorithm")
@@ -43,8 +44,8 @@ def quantiles(n_quantiles: int) -> ValueHead:
         by_quantile = jax.vmap(q_target, (None, None, 2, None), 1)  # [B, A, N] -> [B, N]
         targets = jax.lax.stop_gradient(by_quantile(r_t, discount_t, output_t, policy_t))
         made = of_action(output_tm1, a_tm1)
-        punished = quantile_huber(made, midpoints(n_quantiles), targets, hp.algorithm.kappa)
-        return punished, punished
+        losses = quantile_huber(made, midpoints(n_quantiles), targets, hp.algorithm.kappa)
+        return losses, losses
 
     return ValueHead(n_quantiles, q, loss)
 
@@ -53,10 +54,10 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     """A QR-DQN agent.
 
     Raises:
-        SpecError: see `dqn.make`.
+        SpecError: see `q_learning.make`.
     """
-    rule = dqn.double_q_learning if hp.algorithm.double else dqn.q_learning
-    return dqn.make(hp, env, rule=rule, head=quantiles(hp.algorithm.n_quantiles))
+    rule = q_learning.double_q_learning if hp.algorithm.double else q_learning.q_learning
+    return q_learning.make(hp, env, rule=rule, head=quantiles(hp.algorithm.n_quantiles))
 
 
 QRDQN = Algorithm(QRDQNKeys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from slmjax.policies.distributions import action_head
+from slmjax.policies.heads import action_head
 from slmjax.policies.masks import masking, offered
 from slmjax.spec.schema import hyper, key
 from slmjax.types import (

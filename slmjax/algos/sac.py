@@ -8,135 +8,95 @@
         log alpha descends  log alpha (H(pi) - target entropy)
         the target critics follow
 
-The actor and its expectations are in `soft.py`: one draw where actions are continuous, a sum where they are discrete.
+The loop is that of `learners/off_policy.py`; here are the actors: a squashed normal where actions are continuous, of
+which an expectation takes one draw, and a categorical distribution where they are discrete, of which it sums all.
 """
 
 from functools import partial
-from typing import NamedTuple
+from math import prod
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from slmjax.algos import offpolicy, temperature
-from slmjax.algos.critics import build_critics, critic_optimizer, descend_each, init_each, learning
-from slmjax.algos.losses import weighted_mean
-from slmjax.algos.offpolicy import ReplayKeys, Tick
-from slmjax.algos.soft import CriticLoss, entropy, soft_policy, soft_td_loss, soft_value
-from slmjax.algos.targets import follow_steps
-from slmjax.algos.temperature import TemperatureKeys
-from slmjax.algos.watch import shown, watch
-from slmjax.memory.replay import Batch
-from slmjax.nets.batch_renorm import keep_statistics
-from slmjax.nets.build import build
+from slmjax.learners import off_policy
+from slmjax.learners.off_policy import Actor, CriticLoss, Draws, OffPolicyKeys, bootstrapped_loss
+from slmjax.learners.temperature import TemperatureKeys
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS
-from slmjax.nets.optim import descend, net_optimizer
-from slmjax.policies.masks import masking
+from slmjax.policies.continuous import from_unit
+from slmjax.policies.discrete import Categorical
+from slmjax.policies.heads import squashed_head
+from slmjax.policies.noise import Noise, next_noise, no_noise, uniform
+from slmjax.policies.warmup import random_first
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Box, Discrete, Key, PyTree, Rollout, Tail, VectorEnv
+from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, Key, PyTree, VectorEnv
 
 
 @hyper
-class SACKeys(TemperatureKeys, ReplayKeys):
+class SACKeys(TemperatureKeys, OffPolicyKeys):
     """`agent.algorithm` of name `SoftActorCritic`."""
 
     name: str = key(default="SoftActorCritic", doc="name of the algorithm")
 
 
-class Learner(NamedTuple):
-    """What it knows beside the actor.
+def squashed(space: Box) -> Actor:
+    """A normal distribution through tanh, whose mean and standard deviation both depend on the observation."""
+    head = squashed_head(space)
 
-    Attributes:
-        critics: parameters `[2, ...]`.
-        targets: those of the target critics; `()` where there are none.
-        log_alpha: logarithm of the temperature.
-        opt_states: of the critics `[2, ...]`, of the actor and of `log_alpha`.
-        shown: what the last step of the actor logged; steps without one show it again.
-    """
+    def draws(output: Array, rng: Key, hp: HP) -> Draws:
+        pi = head.distribution(output, None)
+        raw = pi.sample(rng)
+        log_prob = pi.log_prob(raw)[:, None]
+        return Draws(jnp.tanh(raw), jnp.ones_like(log_prob), log_prob)
 
-    critics: PyTree
-    targets: PyTree
-    log_alpha: Array
-    opt_states: tuple[PyTree, PyTree, PyTree]
-    shown: dict[str, Array]
+    def act(output: Array, carry: Noise, rng: Key, hp: HP, greedy: bool) -> tuple[Array, Noise]:
+        pi = head.distribution(output, None)
+        if greedy:
+            return pi.action(pi.mode()), carry
+        carry = next_noise(carry, rng, hp.algorithm.noise_correlation)
+        unit = random_first(hp, lambda: uniform(carry.value), lambda: jnp.tanh(pi.loc + pi.scale * carry.value))
+        return from_unit(unit, space.low, space.high), carry
+
+    def usual_entropy(output: Array, hp: HP) -> Array:
+        return jnp.full(output.shape[:1], -float(prod(space.shape)))
+
+    return Actor(head.width, act, partial(no_noise, space), draws, draws, usual_entropy)
 
 
-def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = soft_td_loss, targets: bool = True) -> Agent:
-    """A soft actor-critic; without `targets` it keeps no target critics.
+def categorical(space: Discrete) -> Actor:
+    """Probabilities of all actions; one whose output is minus infinity is never played."""
+
+    def draws(output: Array, rng: Key, hp: HP) -> Draws:
+        log_prob = jax.nn.log_softmax(output)
+        weight = jnp.exp(log_prob)
+        return Draws((), weight, jnp.where(jnp.isneginf(log_prob), 0.0, log_prob))  # 0 log 0 is 0
+
+    def act(output: Array, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree]:
+        pi = Categorical(output)
+        if greedy:
+            return pi.mode(), carry
+        valid = Categorical(jnp.where(jnp.isneginf(output), output, 0.0))
+        return random_first(hp, lambda: valid.sample(rng), lambda: pi.sample(rng)), carry
+
+    def usual_entropy(output: Array, hp: HP) -> Array:
+        # Of the valid actions alone: an entropy that no policy can have would raise alpha for ever.
+        return hp.algorithm.target_entropy_ratio * jnp.log(jnp.sum(~jnp.isneginf(output), -1))
+
+    return Actor(space.n, act, lambda num_envs: (), draws, draws, usual_entropy)
+
+
+def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = bootstrapped_loss, target_critics: bool = True) -> Agent:
+    """A soft actor-critic.
 
     Raises:
-        SpecError: a memory too small, actions without finite bounds, or a mask of valid actions that does not fit.
+        SpecError: see `off_policy.make`.
     """
-    size, store = offpolicy.rollout_size(hp, env), offpolicy.make_store(hp, env)
-    seen = shown(hp, env).observation_space
-    policy = soft_policy(hp, env.action_space)
-    # The actor first: what an error says of observations is then about those of the environment alone.
-    net = build(hp.net, seen, (Tail(policy.width, "actor"),), statistics=True)
-    critics = build_critics(hp.net, seen, env.action_space, 2)
-    mask = masking(seen, (env.action_space.n,) if isinstance(env.action_space, Discrete) else ())
-
-    def init(rng: Key, hp: HP) -> AgentState:
-        actor_key, critic_key = jax.random.split(rng)
-        actor, twins = net.init(actor_key, hp.net), critics.init(critic_key, hp.net)
-        log_alpha, alpha_opt = temperature.init(hp)
-        opt_states = (init_each(critic_optimizer(hp), twins), net_optimizer(hp.net).init(actor), alpha_opt)
-        followed = jax.tree.map(jnp.copy, twins) if targets else ()
-        shown = {"actor_loss": jnp.zeros(()), "entropy": jnp.zeros(())}
-        return AgentState(actor, Learner(twins, followed, log_alpha, opt_states, shown), store.init())
-
-    def act(params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool) -> tuple[Array, PyTree, PyTree]:
-        (output,), _ = net.apply(params, obs, ())
-        return *policy.act(mask(output, obs), carry, rng, hp, greedy), ()
-
-    def learn_actor(state: tuple[PyTree, Learner], batch: Batch, rng: Key, hp: HP) -> tuple[PyTree, Learner]:
-        (actor, learner), alpha = state, temperature.alpha(state[1].log_alpha, hp)
-        critic_opt, actor_opt, alpha_opt = learner.opt_states
-
-        def loss(params: PyTree) -> tuple[Array, tuple[Array, Array, PyTree]]:
-            (output,), learned = learning(net)(params, batch.obs, batch.weight)
-            output = mask(output, batch.obs)
-            draws, most = policy.draws(output, rng), weighted_mean(policy.target_entropy(output, hp), batch.weight)
-            value = soft_value(critics.apply(learner.critics, batch.obs, draws.action), draws, alpha)
-            return -weighted_mean(value, batch.weight), (weighted_mean(entropy(draws), batch.weight), most, learned)
-
-        (value, (h, most, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(actor)
-        actor, actor_opt = descend(net_optimizer(hp.net), gradient, actor_opt, learned)
-        actor = keep_statistics(actor, learned)
-        log_alpha, alpha_opt = temperature.learn(learner.log_alpha, alpha_opt, h, most, hp)
-        shown = {"actor_loss": value, "entropy": h}
-        return actor, Learner(learner.critics, learner.targets, log_alpha, (critic_opt, actor_opt, alpha_opt), shown)
-
-    def learn(
-        state: tuple[PyTree, Learner], batch: Batch, rng: Key, tick: Tick, hp: HP
-    ) -> tuple[tuple[PyTree, Learner], dict[str, Array], Array]:
-        (actor, learner), (target_key, actor_key) = state, jax.random.split(rng)
-        alpha = temperature.alpha(learner.log_alpha, hp)
-        (output,), _ = net.apply(actor, batch.final_obs, ())
-        draws_t = policy.draws(mask(output, batch.final_obs), target_key)
-        loss = partial(critic_loss, critics, targets=learner.targets, draws_t=draws_t, alpha=alpha, batch=batch, hp=hp)
-        (value, (error, q, learned)), gradient = jax.value_and_grad(loss, has_aux=True)(learner.critics)
-        twins, critic_opt = descend_each(critic_optimizer(hp), gradient, learner.opt_states[0], learned)
-        learner = learner._replace(critics=twins, opt_states=(critic_opt, *learner.opt_states[1:]))
-        actor_step = partial(learn_actor, batch=batch, rng=actor_key, hp=hp)
-        actor, learner = offpolicy.every(hp.algorithm.policy_delay, tick, actor_step, (actor, learner))
-        if targets:
-            learner = learner._replace(targets=follow_steps(learner.targets, twins, hp, size, tick.last))
-        logs = {"critic_loss": value, "q_value": q, "grad_norm": optax.tree.norm(gradient), "alpha": alpha}
-        return (actor, learner), logs | learner.shown, error
-
-    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, dict[str, Array]]:
-        known, step = (state.policy, state.learner), partial(learn, hp=hp)
-        (actor, learner), ring, logs = offpolicy.replay(store, size, state.memory, rollout, rng, hp, known, step)
-        logs |= {"loss": logs["critic_loss"] + logs["actor_loss"], "lr": hp.net.optim_spec.lr}
-        return AgentState(actor, learner, ring), logs
-
-    alg, observe = hp.algorithm, offpolicy.remembering(store)
-    agent = Agent(
-        init, act, update, alg.training_frequency, observe, alg.training_start_step, alg.training_iter, policy.carry
-    )
-    return watch(agent, hp, env)
+    space = env.action_space
+    actor = categorical(space) if isinstance(space, Discrete) else squashed(space)
+    return off_policy.make(hp, env, actor=actor, critic_loss=critic_loss, target_critics=target_critics)
 
 
+ACTIONS = (Discrete, Box)
+ONLY_FOR = {"noise_correlation": Box, "target_entropy_ratio": Discrete}
 SOFT_ACTOR_CRITIC = Algorithm(
-    SACKeys, make, (Discrete, Box), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"}
+    SACKeys, make, ACTIONS, ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"}, ONLY_FOR
 )

@@ -8,8 +8,8 @@
             actor ascends  Q_1(s, pi(s))                                                 with the critics just learned
             the target networks follow
 
-It is `ddpg.py` with two critics, of which the lesser is believed, with smoothing and with the delay. Actions and their
-noise are in units of half the range of the action space.
+It is `ddpg.py` with two critics, the smaller of whose values is bootstrapped from, with smoothing and with the delay.
+Actions and their noise are in units of half the range of the action space.
 """
 
 from functools import partial
@@ -17,14 +17,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos.ddpg import DDPGKeys, make
+from slmjax.algos import ddpg
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Algorithm, Array, Box, Key
 
 
 @hyper
-class TD3Keys(DDPGKeys):
+class TD3Keys(ddpg.DDPGKeys):
     """`agent.algorithm` of name `TD3`."""
 
     name: str = key(default="TD3", doc="name of the algorithm")
@@ -40,5 +40,5 @@ def smooth(unit: Array, rng: Key, hp: HP) -> Array:
     return jnp.clip(unit + jnp.clip(noise, -limit, limit), -1.0, 1.0)
 
 
-make_td3 = partial(make, number=2, smooth=smooth)
-TD3 = Algorithm(TD3Keys, make_td3, (Box,), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"})
+make = partial(ddpg.make, number=2, smooth=smooth)
+TD3 = Algorithm(TD3Keys, make, (Box,), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"})

@@ -16,6 +16,7 @@ from slmjax.session import Program, Session, make_program, session_key
 from slmjax.spec import locate
 from slmjax.spec.errors import expect, refuse_unread
 from slmjax.spec.sections import MOST_FRAMES, Spec
+from slmjax.spec.static import static_only
 from slmjax.types import Agent, Algorithm, SpecError, VectorEnv
 
 # Environments from which on a session keeps a core busy alone.
@@ -67,13 +68,16 @@ def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
             f"These can: {', '.join(able)}.",
             "agent.algorithm.name",
         )
-    _refuse_unread(spec, algorithm)
-    return algorithm.make(spec.hp, env)
+    _refuse_unread(spec, algorithm, env)
+    return algorithm.make(static_only(spec.hp), env)
 
 
-def _refuse_unread(spec: Spec, algorithm: Algorithm) -> None:
+def _refuse_unread(spec: Spec, algorithm: Algorithm, env: VectorEnv) -> None:
     net, why = spec.agent.net, f"{spec.agent.algorithm.name} has no use for it"
     refuse_unread(net, "agent.net", why, *algorithm.unread)
+    for name, space in algorithm.only_for.items():
+        if not isinstance(env.action_space, space):
+            refuse_unread(spec.agent.algorithm, "agent.algorithm", f"it is for {space.__name__} actions", name)
     if getattr(net, "update_type", "") == "replace":
         refuse_unread(net, "agent.net", "it is for update_type: polyak", "polyak_coef")
 

@@ -163,7 +163,7 @@ def _render(trial: Trial, run: Run, folder: Path) -> str:
     def step(state: PyTree, obs: PyTree, carry: PyTree, key: jax.Array) -> tuple:
         action, carry = policy.step(obs, carry)
         state, out = env.step(key, state, action)
-        return state, out.obs, carry, out.terminated | out.truncated
+        return state, out.obs, carry, out.ended
 
     state, obs = jax.jit(env.reset)(key)
     carry, frames = policy.start(1), []

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax import schedules
 from slmjax.envs import make_env
 from slmjax.lab.build import make_agent, make_session
-from slmjax.policies import schedules
 from slmjax.session import session_key
 from slmjax.spec import load_spec
 from slmjax.spec.dump import to_dict

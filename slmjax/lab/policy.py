@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax import schedules
 from slmjax.envs.vector import cast
 from slmjax.lab import leaves
 from slmjax.lab.arrays import check, like
 from slmjax.lab.fit import check_carry, check_ended, check_key, check_number, check_obs
 from slmjax.lab.kit import Kit, lazily
-from slmjax.policies import schedules
-from slmjax.session import evaluation_key, play
+from slmjax.play import evaluation_key, play
 from slmjax.spec import load_spec
 from slmjax.spec.dump import to_dict
 from slmjax.spec.errors import expect

@@ -16,7 +16,7 @@ from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress, compact
 from slmjax.lab.report import draw_graphs, write_tables
 from slmjax.lab.stop import EXIT_RESUMABLE, StopRequest
-from slmjax.policies.schedules import Schedule, value
+from slmjax.schedules import Schedule, value
 from slmjax.spec.sections import Spec
 from slmjax.types import UserError
 

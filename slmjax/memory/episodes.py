@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.memory import replay
+from slmjax.memory.keys import learned_reward
 from slmjax.memory.replay import Batch, Replay
 from slmjax.memory.ring import Ring
-from slmjax.memory.view import boundary, learned_reward
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, SpecError, Store, VectorEnv
 
@@ -28,7 +28,7 @@ class EpisodeReplay(Replay):
     name: str = key(default="SILReplay", doc="name of the memory")
 
 
-class Episodes(NamedTuple):
+class EpisodeRing(NamedTuple):
     """A ring, and what is known of the return of each of its rows.
 
     Attributes:
@@ -42,7 +42,7 @@ class Episodes(NamedTuple):
     factor: Array
 
 
-class Picks(NamedTuple):
+class EpisodePicks(NamedTuple):
     """Rows, their returns, and 0 for those whose return is not known yet, `[batches, B]` each."""
 
     row: Array
@@ -87,8 +87,8 @@ def beyond_rollouts(gain: Array, factor: Array, newest: Any) -> tuple[Array, Arr
 def make(spec: EpisodeReplay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
-    Its `add` is `(ring, rollout, frame, gamma, v_t) -> ring`: `v_t [T, E]` are the values of `rollout.final_obs`, of
-    which those at truncations count. In the batches `r_t` is the return and `discount_t` 0.
+    Its `add` reads `rollout.final_value`, of which those at truncations count. In the batches `r_t` is the return and
+    `discount_t` 0.
 
     Raises:
         SpecError: see `replay.make`; n-step returns or combined replay, which whole episodes have no use for.
@@ -103,27 +103,26 @@ def make(spec: EpisodeReplay, env: VectorEnv, rollout_size: int) -> Store:
     store, num_envs = replay.make(spec, env, rollout_size), env.num_envs
     shape = (store.capacity // rollout_size, rollout_size // num_envs, num_envs)
 
-    def init() -> Episodes:
-        return Episodes(store.init(), jnp.zeros(store.capacity), jnp.zeros(store.capacity))
+    def init() -> EpisodeRing:
+        return EpisodeRing(store.init(), jnp.zeros(store.capacity), jnp.zeros(store.capacity))
 
-    def add(state: Episodes, rollout: Rollout, frame: Any, gamma: Any, v_t: Array) -> Episodes:
-        reward = learned_reward(spec, rollout)
-        beyond = jnp.where(rollout.truncated, gamma * v_t, 0.0)
-        fresh = gains(reward, boundary(rollout), beyond, gamma)
+    def add(state: EpisodeRing, rollout: Rollout, gamma: Any, frame: Any) -> EpisodeRing:
+        beyond = jnp.where(rollout.truncated, gamma * rollout.final_value, 0.0)
+        fresh = gains(learned_reward(spec, rollout), rollout.resets, beyond, gamma)
         head = frame % store.capacity
         put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.reshape(-1), head, 0)  # noqa: E731
-        ring = store.add(state.ring, rollout, frame)
-        return Episodes(ring, put(state.gain, fresh[0]), put(state.factor, fresh[1]))
+        ring = store.add(state.ring, rollout, gamma, frame)
+        return EpisodeRing(ring, put(state.gain, fresh[0]), put(state.factor, fresh[1]))
 
-    def sample(spec: EpisodeReplay, state: Episodes, rng: Key, batches: int, frame: Any) -> Picks:
+    def sample(spec: EpisodeReplay, state: EpisodeRing, rng: Key, batches: int, frame: Any) -> EpisodePicks:
         row = store.sample(spec, state.ring, rng, batches, frame)
         newest = (frame // rollout_size - 1) % shape[0]
         gain, factor = (x.reshape(shape)[:, 0] for x in (state.gain, state.factor))
         rest, lacks = (x[row // rollout_size, row % num_envs] for x in beyond_rollouts(gain, factor, newest))
         known = (state.factor[row] * lacks == 0) & state.ring.valid[row]
-        return Picks(row, state.gain[row] + state.factor[row] * rest, known.astype(jnp.float32))
+        return EpisodePicks(row, state.gain[row] + state.factor[row] * rest, known.astype(jnp.float32))
 
-    def gather(spec: EpisodeReplay, state: Episodes, pick: Picks, gamma: Any, frame: Any) -> Batch:
+    def gather(spec: EpisodeReplay, state: EpisodeRing, pick: EpisodePicks, gamma: Any, frame: Any) -> Batch:
         batch = store.gather(spec, state.ring, pick.row, gamma, frame)
         return batch._replace(r_t=pick.returns, discount_t=jnp.zeros_like(pick.returns), weight=pick.weight)
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from slmjax.memory import replay, sequences, sum_tree
 from slmjax.memory.replay import Batch, Replay
 from slmjax.memory.ring import Ring
-from slmjax.policies.schedules import Schedule
+from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, Store, VectorEnv
 
@@ -59,7 +59,7 @@ class Prioritized(NamedTuple):
     largest: Array
 
 
-class Picks(NamedTuple):
+class WeightedPicks(NamedTuple):
     """Rows and their importance weights, `[batches, B]` each."""
 
     row: Array
@@ -120,13 +120,13 @@ def _make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int, *, windows
     def init() -> Prioritized:
         return Prioritized(store.init(), sum_tree.init(store.capacity), jnp.ones(()))
 
-    def add(state: Prioritized, rollout: Rollout, frame: Any) -> Prioritized:
-        state = state._replace(ring=store.add(state.ring, rollout, frame))
+    def add(state: Prioritized, rollout: Rollout, gamma: Any, frame: Any) -> Prioritized:
+        state = state._replace(ring=store.add(state.ring, rollout, gamma, frame))
         frame = frame + rollout_size
         levels = activate(spec, state, added=rollout_size, num_envs=num_envs, frame=frame, young=young)
         return state._replace(levels=levels)
 
-    def sample(spec: PrioritizedReplay, state: Prioritized, rng: Key, batches: int, frame: Any) -> Picks:
+    def sample(spec: PrioritizedReplay, state: Prioritized, rng: Key, batches: int, frame: Any) -> WeightedPicks:
         spread_key, draw_key, plain_key = jax.random.split(rng, 3)
         count = spec.batch_size - first
         quantile = (jnp.arange(count) + jax.random.uniform(spread_key, (batches, count))) / count
@@ -137,13 +137,13 @@ def _make(spec: PrioritizedReplay, env: VectorEnv, rollout_size: int, *, windows
         row = jnp.concatenate([plain[:, :first], drawn], 1)
         # The newest are there whatever their priority, so there is no bias to take from them.
         weight = importance(state.levels[0][row], spec.beta_spec)
-        return Picks(row, jnp.where(jnp.arange(spec.batch_size) < first, 1.0, weight))
+        return WeightedPicks(row, jnp.where(jnp.arange(spec.batch_size) < first, 1.0, weight))
 
-    def gather(spec: PrioritizedReplay, state: Prioritized, pick: Picks, gamma: Any, frame: Any) -> Batch:
+    def gather(spec: PrioritizedReplay, state: Prioritized, pick: WeightedPicks, gamma: Any, frame: Any) -> Batch:
         batch: Batch = store.gather(spec, state.ring, pick.row, gamma, frame)
         return batch._replace(importance=jnp.broadcast_to(pick.importance, batch.weight.shape))
 
-    def rate(spec: PrioritizedReplay, state: Prioritized, picks: Picks, error: Array) -> Prioritized:
+    def rate(spec: PrioritizedReplay, state: Prioritized, picks: WeightedPicks, error: Array) -> Prioritized:
         # Nothing was added since these rows were drawn, so they still hold what the errors are about. What has no
         # priority must not get one: it was drawn only because nothing had any.
         error = of_windows(spec, error) if windows else error

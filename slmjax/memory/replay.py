@@ -1,8 +1,8 @@
 """Uniform experience replay: rows of a ring (`ring.py`) drawn with equal probabilities, as n-step returns.
 
 A ring holds each frame once. With `stack_len` above 1 it keeps no successors aside: stacks are made when rows are read
-(`view.stack_rows`), and the successor of a row is the stack `E` rows further. So the last row of a truncated episode
-has no successor and is not learned from, and a row waits for the next.
+(`frame_stack.stack_rows`), and the successor of a row is the stack `E` rows further. So the last row of a truncated
+episode has no successor and is not learned from, and a row waits for the next.
 """
 
 from typing import Any, NamedTuple
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from slmjax.memory.frame_stack import frame_stack, stack_rows
+from slmjax.memory.keys import MemoryKeys, learned_reward
 from slmjax.memory.ring import Ring, add, example, init, successor
-from slmjax.memory.view import MemoryKeys, learned_reward, make_view, stack_rows
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, PyTree, Rollout, SpecError, Store, VectorEnv, widen
 
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
         final_obs: `s_t`, the state to bootstrap from.
         weight: 1, or 0 for a row that must not be learned from.
         importance: what a loss is multiplied by where sampling was not uniform, at most 1.
-        ended: of windows: an episode ended with the step, so the recurrent carry begins anew after it.
+        resets: of windows: an episode ended with the step, so the recurrent carry starts afresh after it.
         last: of windows: the step of the window, from 0, with which the n-step return ends and whose successor is
             bootstrapped from. There `final_obs` is the successor of each single step: put it through the network with
             the carry that `obs` left behind.
@@ -57,7 +58,7 @@ class Batch(NamedTuple):
     final_obs: PyTree
     weight: Array
     importance: Array | float = 1.0
-    ended: Array | None = None
+    resets: Array | None = None
     last: Array | None = None
 
 
@@ -190,26 +191,24 @@ def _at(tree: PyTree, index: Array) -> PyTree:
     return jax.tree.map(lambda x: x[index], tree)
 
 
-def gather_shown(spec: Replay, env: VectorEnv, ring: Ring, index: Array, gamma: Any, frame: Any) -> Batch:
-    """The transitions at rows `index [...]` of a ring as `make` keeps it, observations as the network gets them."""
-    space, stacked = env.observation_space, spec.stack_len > 1
-    read = gather_stacks if stacked else gather
-    batch: Batch = read(spec, ring, index, gamma, num_envs=env.num_envs, frame=frame)
+def read(spec: Replay, env: VectorEnv, ring: Ring, index: Array, gamma: Any, frame: Any) -> Batch:
+    """The transitions at rows `index [...]` of the ring that `make` keeps, as networks see them."""
+    space, stack = env.observation_space, frame_stack(spec, env.observation_space)
+    find = gather if stack.length == 1 else gather_stacks
+    batch: Batch = find(spec, ring, index, gamma, num_envs=env.num_envs, frame=frame)
 
-    def show(frames: PyTree) -> PyTree:
-        if not stacked:
-            frames = jax.tree.map(lambda x: jnp.expand_dims(x, index.ndim), frames)
-        return make_view(spec, space).show(widen(space, frames))
+    def see(kept: PyTree) -> PyTree:
+        return widen(space, kept) if stack.length == 1 else stack.join(widen(space, kept))
 
     action = widen(env.action_space, batch.action)
-    return batch._replace(obs=show(batch.obs), action=action, final_obs=show(batch.final_obs))
+    return batch._replace(obs=see(batch.obs), action=action, final_obs=see(batch.final_obs))
 
 
 def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `capacity` and `make_view`; or a batch too small for the newest beside others.
+        SpecError: see `capacity` and `frame_stack`; or a batch too small for the newest beside others.
     """
     if spec.use_cer and spec.batch_size < 2:
         raise SpecError(
@@ -217,7 +216,7 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
         )
     rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
     stacked = spec.stack_len > 1
-    make_view(spec, env.observation_space)  # complains
+    frame_stack(spec, env.observation_space)  # complains
     needed = lag(spec, num_envs) + spec.stack_len * num_envs
     if stacked and rows < needed:
         raise SpecError(
@@ -229,7 +228,8 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     def start() -> Ring:
         return init(example(env), rows, num_envs=0 if stacked else num_envs, max_steps=env.max_steps)
 
-    def remember(ring: Ring, rollout: Rollout, frame: Any) -> Ring:
+    def remember(ring: Ring, rollout: Rollout, gamma: Any, frame: Any) -> Ring:
+        del gamma
         return add(ring, rollout._replace(reward=learned_reward(spec, rollout)), frame)
 
     def sample(spec: Replay, ring: Ring, rng: Key, batches: int, frame: Any) -> Array:
@@ -238,6 +238,6 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
         return sample_indices(spec, rng, batches, rows=rows, num_envs=num_envs, frame=frame, lag=young)
 
     def pick(spec: Replay, ring: Ring, index: Array, gamma: Any, frame: Any) -> Batch:
-        return gather_shown(spec, env, ring, index, gamma, frame)
+        return read(spec, env, ring, index, gamma, frame)
 
     return Store(start, remember, sample, pick, rows)

@@ -52,6 +52,13 @@ class Ring(NamedTuple):
     valid: Array
     owner: Any = ()
 
+    def resets(self, index: Array) -> Array:
+        """Where the next row of the environment belongs to another episode, at rows `index [...]`.
+
+        A row that a suite invented to reset itself belongs to none, and a row never written is such a row.
+        """
+        return self.terminated[index] | self.truncated[index] | ~self.valid[index]
+
 
 def example(env: VectorEnv) -> Ring:
     """One transition of an environment, in the narrowest dtypes that hold it exactly (`spaces.narrow`)."""

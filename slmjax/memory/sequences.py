@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from slmjax.memory import replay
 from slmjax.memory.replay import Batch, Replay
 from slmjax.memory.ring import Ring
-from slmjax.memory.view import boundary
 from slmjax.types import Array, Key, PyTree, SpecError, Store, VectorEnv
 
 
@@ -97,12 +96,12 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     def gather(spec: Replay, ring: Ring, start: Array, gamma: Any, frame: Any) -> Batch:
         steps = jnp.arange(length(spec))[:, None]
         index = (start + steps * num_envs) % rows
-        step = replay.gather_shown(single, env, ring, index, gamma, frame)
+        step = replay.read(single, env, ring, index, gamma, frame)
         # While no window is complete the oldest rows are drawn, and their windows go beyond what was written.
         able = (step.weight > 0) & ((frame - 1 - start) % rows - steps * num_envs >= 0)
-        ended = boundary(ring, index)
+        ended = ring.resets(index)
         r_t, discount_t, last = n_step(step.r_t, step.discount_t, ended, able, spec.num_step_returns)
         weight = (able & (steps >= spec.burn_in)).astype(jnp.float32)
-        return step._replace(r_t=r_t, discount_t=discount_t, weight=weight, ended=ended, last=last)
+        return step._replace(r_t=r_t, discount_t=discount_t, weight=weight, resets=ended, last=last)
 
     return store._replace(sample=sample, gather=gather)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
 from slmjax.nets.unroll import unroll
-from slmjax.policies.distributions import ActionHead
+from slmjax.policies.heads import ActionHead
 from slmjax.policies.masks import masking
 from slmjax.types import Array, Key, PyTree, Space, SpecError, Tail
 

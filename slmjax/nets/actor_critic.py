@@ -11,7 +11,7 @@ from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
 from slmjax.nets.optim import optimizer
 from slmjax.nets.unroll import steps, unroll, unroll_transitions
-from slmjax.policies.distributions import ActionHead
+from slmjax.policies.heads import ActionHead
 from slmjax.policies.masks import masking
 from slmjax.types import Array, Key, Net, PyTree, Space, SpecError, Tail
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from slmjax import registry
-from slmjax.types import Net, PyTree, Space, SpecError, Tail
+from slmjax.types import Net, Space, SpecError, Tail
 
 
 def build(
@@ -43,8 +43,3 @@ def build(
             "agent.net.batch_renorm",
         )
     return net
-
-
-def param_count(params: PyTree) -> int:
-    """Number of scalars in a parameter tree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

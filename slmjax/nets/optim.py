@@ -7,13 +7,12 @@ structure); its state does not depend on those numbers, so building it anew is f
 import inspect
 from typing import Any
 
-import jax
 import optax
 
-from slmjax.policies.schedules import Schedule
 from slmjax.registry import nearest
+from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import PyTree, SpecError
+from slmjax.types import SpecError
 
 # Those that need more than a gradient are left out: the loss (lbfgs, polyak_sgd), a key (noisy_sgd); and rprop, whose
 # learning rate is that of its first step alone.
@@ -74,11 +73,3 @@ def optimizer(
 def net_optimizer(net: Any) -> optax.GradientTransformation:
     """The optimiser of a network by `agent.net`: its `optim_spec`, its gradient clipped as `clip_grad_val` says."""
     return optimizer(net.optim_spec, net.clip_grad_val)
-
-
-def descend(
-    transformation: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
-) -> tuple[PyTree, PyTree]:
-    """One optimiser step: `(params, opt_state)`."""
-    updates, opt_state = transformation.update(gradient, opt_state, params)
-    return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates), opt_state

@@ -1,12 +1,13 @@
 """Distributions over real vectors: Normal, SquashedNormal, MultivariateNormal, Beta, LogNormal.
 
 Where a distribution is squashed (`SquashedNormal`, `LogNormal`) the raw value is the one before it, so that no density
-ever inverts a saturated function. `sample_and_log_prob` is a draw with its log-density, differentiable in both through
-the noise; it computes the density from the noise itself, which `log_prob(sample(key))` has to find again by dividing.
+ever inverts a saturated function. Draws are differentiable through their noise.
+
+Actions of a space with finite bounds are also numbers in [-1, 1], *unit actions*: -1 is the lower bound, 1 the upper.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,19 @@ def _noise(key: Key, like: Array) -> Array:
     return jax.random.normal(key, jnp.shape(like), jnp.result_type(like))
 
 
-def _stretch(unit: Array, raw: Array, low: Array, high: Array) -> Array:
+def to_unit(action: Array, low: np.ndarray, high: np.ndarray) -> Array:
+    """An action between finite bounds as a unit action; of a number that has one value alone, any."""
+    span = np.where(high > low, high - low, np.float32(1.0))
+    return jnp.clip(2.0 * (action - low) / span - 1.0, -1.0, 1.0)
+
+
+def from_unit(unit: Array, low: np.ndarray, high: np.ndarray) -> Array:
+    """The inverse of `to_unit`."""
+    return _stretch(unit, unit, low, high)
+
+
+def _stretch(unit: Array, raw: Array, low: Any, high: Any) -> Array:
+    """A unit action between its bounds; where one is infinite the raw value, clipped to the other."""
     finite = jnp.isfinite(low) & jnp.isfinite(high)
     safe_low, safe_high = jnp.where(finite, low, -1.0), jnp.where(finite, high, 1.0)
     stretched = jnp.where(finite, safe_low + 0.5 * (unit + 1.0) * (safe_high - safe_low), raw)
@@ -56,11 +69,6 @@ class Normal(NamedTuple):
     def sample(self, key: Key) -> Array:
         """A raw draw, unbounded."""
         return self.loc + self.scale * _noise(key, self.loc)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`."""
-        z = _noise(key, self.loc)
-        return self.loc + self.scale * z, _sum(_normal_log_prob(z, self.scale), self.event)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of the raw value."""
@@ -98,12 +106,6 @@ class SquashedNormal(NamedTuple):
     def sample(self, key: Key) -> Array:
         """A raw draw, before `tanh`."""
         return self.loc + self.scale * _noise(key, self.loc)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`."""
-        z = _noise(key, self.loc)
-        raw = self.loc + self.scale * z
-        return raw, _sum(_normal_log_prob(z, self.scale) - _log_tanh_slope(raw), self.event)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of `tanh(raw)`: `log N(raw) - sum log(1 - tanh(raw)^2)`, in the form that does not overflow."""
@@ -160,13 +162,8 @@ class MultivariateNormal(NamedTuple):
 
     def sample(self, key: Key) -> Array:
         """A raw draw, unbounded."""
-        return self.sample_and_log_prob(key)[0]
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`."""
         z = _noise(key, self._flat(self.loc))
-        shift = jnp.sum(self.tril * z[..., None, :], -1)
-        return self.loc + shift.reshape(self.loc.shape), self._density(z)
+        return self.loc + jnp.sum(self.tril * z[..., None, :], -1).reshape(self.loc.shape)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of the raw value."""
@@ -215,11 +212,6 @@ class Beta(NamedTuple):
         gamma = jax.random.loggamma(key, shapes, dtype=jnp.result_type(shapes))
         return _inside(jax.nn.sigmoid(gamma[0] - gamma[1]))
 
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`."""
-        raw = self.sample(key)
-        return raw, self.log_prob(raw)
-
     def log_prob(self, raw: Array) -> Array:
         """Log-density of the raw value; at 0 and 1 that of the nearest draw, so that it is finite."""
         raw = _inside(raw)
@@ -262,12 +254,6 @@ class LogNormal(NamedTuple):
     def sample(self, key: Key) -> Array:
         """A raw draw: the logarithm, unbounded."""
         return self.loc + self.scale * _noise(key, self.loc)
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`."""
-        z = _noise(key, self.loc)
-        raw = self.loc + self.scale * z
-        return raw, _sum(_normal_log_prob(z, self.scale) - raw, self.event)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of `exp(raw)`: `log N(raw) - raw`."""

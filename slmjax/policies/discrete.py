@@ -1,4 +1,4 @@
-"""Distributions over choices: Categorical, Argmax, GumbelSoftmax, MultiCategorical, Bernoulli.
+"""Distributions over choices: Categorical, GumbelSoftmax, MultiCategorical, Bernoulli.
 
 A logit of minus infinity is an action that must not be taken (`policies.masks`): its probability is exactly 0, and
 gradients stay finite.
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax.maths.arrays import pick
 from slmjax.types import Array, Key
 
 
@@ -23,15 +24,6 @@ def _entropy(logits: Array) -> Array:
     # exp of the 0 that stands for minus infinity is 1, and its product 0 all the same
     log_p = _finite_log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * log_p, -1)
-
-
-def pick(values: Array, index: Array) -> Array:
-    """`values [..., A]` at `index [...]`: `[...]`.
-
-    A sum with one term and not a gather, whose gradient would be a scatter: slow on every device.
-    """
-    chosen = jnp.arange(values.shape[-1]) == index[..., None]
-    return jnp.sum(jnp.where(chosen, values, 0.0), -1)
 
 
 class Categorical(NamedTuple):
@@ -60,33 +52,6 @@ class Categorical(NamedTuple):
         return raw
 
 
-class Argmax(NamedTuple):
-    """The action of the highest score with probability one: what a greedy value method plays. `scores [..., A]`."""
-
-    scores: Array
-
-    def sample(self, key: Key) -> Array:
-        """The best action; `key` is not used."""
-        del key
-        return self.mode()
-
-    def log_prob(self, raw: Array) -> Array:
-        """0 for the best action, minus infinity for every other."""
-        return jnp.where(raw == self.mode(), 0.0, -jnp.inf)
-
-    def entropy(self) -> Array:
-        """0."""
-        return jnp.zeros(self.scores.shape[:-1])
-
-    def mode(self) -> Array:
-        """The best action, int32 `[...]`."""
-        return jnp.argmax(self.scores, -1).astype(jnp.int32)
-
-    def action(self, raw: Array) -> Array:
-        """`raw` itself."""
-        return raw
-
-
 class GumbelSoftmax(NamedTuple):
     """A `Categorical` whose draws are one-hot vectors with a gradient (Jang et al. 2017; Maddison et al. 2017).
 
@@ -108,11 +73,6 @@ class GumbelSoftmax(NamedTuple):
         """The nearest corner of a relaxed draw, one-hot `[..., A]`, with the relaxed draw's gradient."""
         relaxed = self.relaxed(key)
         return self._corner(relaxed) + (relaxed - jax.lax.stop_gradient(relaxed))
-
-    def sample_and_log_prob(self, key: Key) -> tuple[Array, Array]:
-        """`sample` and its `log_prob`, both with the gradient of the draw."""
-        raw = self.sample(key)
-        return raw, self.log_prob(raw)
 
     def log_prob(self, raw: Array) -> Array:
         """`log p` of the action that the one-hot `raw` stands for, `[...]`; linear in `raw`, so slopes pass through."""

@@ -21,7 +21,7 @@ def greedy_action(scores: Array) -> Array:
 
 
 def default(scores: Array, explore_var: Any, key: Key) -> Array:
-    """The best action: no exploration (`action_pdtype: Argmax` sampled)."""
+    """The best action: no exploration."""
     del explore_var, key
     return greedy_action(scores)
 

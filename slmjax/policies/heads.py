@@ -1,4 +1,15 @@
-"""Which distribution an action space takes, and how a network's output becomes one."""
+"""Action distributions: which one an action space takes, and how a network's output becomes one.
+
+A distribution draws a *raw* value; `action` turns it into what the environment accepts (clipped, squashed, rescaled).
+Learning keeps the raw value, so that a log-probability is exact and never the logarithm of a clipped tail.
+The last axes are one event: `log_prob` and `entropy` return one number for each environment.
+
+    sample(key) -> raw         one for each environment
+    log_prob(raw) -> [...]
+    entropy() -> [...]         in nats
+    mode() -> raw              what a greedy agent plays
+    action(raw) -> action      of the space
+"""
 
 import math
 from collections.abc import Callable
@@ -9,21 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from slmjax.policies.continuous import Beta, LogNormal, MultivariateNormal, Normal, SquashedNormal
-from slmjax.policies.discrete import Argmax, Bernoulli, Categorical, GumbelSoftmax, MultiCategorical
+from slmjax.policies.discrete import Bernoulli, Categorical, GumbelSoftmax, MultiCategorical
 from slmjax.registry import nearest
-from slmjax.types import Array, Box, Discrete, MultiBinary, MultiDiscrete, SpecError
+from slmjax.types import Array, Box, Discrete, MultiBinary, MultiDiscrete, Space, SpecError
 
 # The first of each space is its default.
 PDTYPES: dict[type, tuple[str, ...]] = {
-    Discrete: ("Categorical", "Argmax", "GumbelSoftmax"),
+    Discrete: ("Categorical", "GumbelSoftmax"),
     MultiDiscrete: ("MultiCategorical",),
     MultiBinary: ("Bernoulli",),
     Box: ("Normal", "SquashedNormal", "MultivariateNormal", "Beta", "LogNormal"),
 }
-EVERY_ACTION = tuple(PDTYPES)  # spaces that have a distribution with a gradient
-# Limits of the logarithm of a standard deviation: those of the code that belongs to Haarnoja et al. 2018.
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-_CERTAIN = ("Argmax",)  # one action has probability one, whatever the network puts out
+EVERY_ACTION = tuple(PDTYPES)  # spaces that have a distribution
+# Limits of the logarithm of a standard deviation: of a free parameter those of the code that belongs to Haarnoja et al.
+# 2018; of one that depends on the observation those of Yarats and Kostrikov's pytorch_sac (2020) and CleanRL.
+LOG_STD, STATE_LOG_STD = (-20.0, 2.0), (-5.0, 2.0)
 _BOUNDED = ("SquashedNormal", "Beta")
 _PATH = "agent.algorithm.action_pdtype"
 
@@ -35,6 +46,7 @@ class ActionHead(NamedTuple):
         width: numbers that the network must put out.
         log_std: whether the distribution also needs a free `log_std` parameter of the action's shape.
         distribution: `(output [..., width], log_std) -> distribution`.
+        raw: the space of its raw draws.
         choices: how many logits each choice has, one number a choice: what a mask of valid actions speaks of
             (`policies.masks.masking`). Empty where it can forbid nothing.
     """
@@ -42,46 +54,48 @@ class ActionHead(NamedTuple):
     width: int
     log_std: bool
     distribution: Callable[[Array, Any], Any]
+    raw: Space
     choices: tuple[int, ...] = ()
 
 
-def action_head(pdtype: str, space: Any, *, learnable: bool = False, state_std: bool = False) -> ActionHead:
+def action_head(pdtype: str, space: Any) -> ActionHead:
     """The head for an `action_pdtype` (`default`: the first that the space has) and an action space.
-
-    `learnable` allows those alone whose log-probabilities have a gradient, as a policy gradient needs. With `state_std`
-    a standard deviation is put out by the network, beside the mean, and is no free parameter.
 
     Raises:
         SpecError: the space has no such distribution, or lacks the bounds that it needs.
     """
-    name = _choose(pdtype, space, learnable)
+    name = _choose(pdtype, space)
     if isinstance(space, Discrete):
-        kind = {"Categorical": Categorical, "Argmax": Argmax, "GumbelSoftmax": GumbelSoftmax}[name]
-        return ActionHead(space.n, False, lambda output, log_std: kind(output), (space.n,))
+        kind = {"Categorical": Categorical, "GumbelSoftmax": GumbelSoftmax}[name]
+        raw = Box(0.0, 1.0, (space.n,)) if name == "GumbelSoftmax" else space
+        return ActionHead(space.n, False, lambda output, log_std: kind(output), raw, (space.n,))
     if isinstance(space, MultiDiscrete):
         nvec = space.nvec
-        return ActionHead(sum(nvec), False, lambda output, log_std: MultiCategorical(output, nvec), nvec)
+        return ActionHead(sum(nvec), False, lambda output, log_std: MultiCategorical(output, nvec), space, nvec)
     if isinstance(space, MultiBinary):
-        return ActionHead(space.n, False, lambda output, log_std: Bernoulli(output))
+        return ActionHead(space.n, False, lambda output, log_std: Bernoulli(output), space)
     _check_bounds(name, pdtype, space)
     if name == "Beta":
         return _beta(space)
     if name == "MultivariateNormal":
-        return _multivariate(space, state_std)
-    return _normal({"Normal": Normal, "SquashedNormal": SquashedNormal, "LogNormal": LogNormal}[name], space, state_std)
+        return _multivariate(space)
+    return _normal({"Normal": Normal, "SquashedNormal": SquashedNormal, "LogNormal": LogNormal}[name], space)
 
 
-def _choose(pdtype: str, space: Any, learnable: bool) -> str:
+def squashed_head(space: Box) -> ActionHead:
+    """The head of a `SquashedNormal` over a bounded space whose mean and deviation both depend on the observation."""
+    low, high, shape = space.low, space.high, space.shape
+
+    def distribution(output: Array, log_std: Any) -> SquashedNormal:
+        del log_std
+        loc, log_std = (_shaped(half, shape) for half in jnp.split(output, 2, -1))
+        return SquashedNormal(loc, jnp.exp(jnp.clip(log_std, *STATE_LOG_STD)), low, high, len(shape))
+
+    return ActionHead(2 * math.prod(shape), False, distribution, _unbounded(space))
+
+
+def _choose(pdtype: str, space: Any) -> str:
     valid = PDTYPES.get(type(space), ())
-    if learnable:
-        if pdtype in valid and pdtype in _CERTAIN:
-            can = ", ".join(("default", *(name for name in valid if name not in _CERTAIN)))
-            raise SpecError(
-                f"expected a distribution whose log-probabilities have a gradient ({can}), got {pdtype!r}, "
-                "which always plays its best action.",
-                _PATH,
-            )
-        valid = tuple(name for name in valid if name not in _CERTAIN)
     name = valid[0] if pdtype == "default" and valid else pdtype
     if name not in valid:
         raise SpecError(
@@ -102,27 +116,25 @@ def _check_bounds(name: str, pdtype: str, space: Box) -> None:
 
 
 def _scale(log_std: Array) -> Array:
-    return jnp.exp(jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+    return jnp.exp(jnp.clip(log_std, *LOG_STD))
 
 
 def _shaped(output: Array, shape: tuple[int, ...]) -> Array:
     return output.reshape(*output.shape[:-1], *shape)
 
 
-def _normal(kind: Any, space: Box, state_std: bool) -> ActionHead:
+def _unbounded(space: Box) -> Box:
+    return Box(-np.inf, np.inf, space.shape)
+
+
+def _normal(kind: Any, space: Box) -> ActionHead:
     low, high, shape = space.low, space.high, space.shape
 
-    def free(output: Array, log_std: Array) -> Any:
+    def distribution(output: Array, log_std: Array) -> Any:
         loc = _shaped(output, shape)
         return kind(loc, jnp.broadcast_to(_scale(log_std), loc.shape), low, high, len(shape))
 
-    def of_state(output: Array, log_std: Any) -> Any:
-        del log_std
-        loc, log_std = (_shaped(half, shape) for half in jnp.split(output, 2, -1))
-        return kind(loc, _scale(log_std), low, high, len(shape))
-
-    size = math.prod(shape)
-    return ActionHead(2 * size, False, of_state) if state_std else ActionHead(size, True, free)
+    return ActionHead(math.prod(shape), True, distribution, _unbounded(space))
 
 
 def _beta(space: Box) -> ActionHead:
@@ -133,10 +145,10 @@ def _beta(space: Box) -> ActionHead:
         alpha, beta = (1.0 + jax.nn.softplus(_shaped(half, shape)) for half in jnp.split(output, 2, -1))
         return Beta(alpha, beta, low, high, len(shape))
 
-    return ActionHead(2 * math.prod(shape), False, distribution)
+    return ActionHead(2 * math.prod(shape), False, distribution, Box(0.0, 1.0, shape))
 
 
-def _multivariate(space: Box, state_std: bool) -> ActionHead:
+def _multivariate(space: Box) -> ActionHead:
     """The output holds the mean, the logarithms of the `n` scales, and what is below the diagonal of a factor `U`.
 
     The Cholesky factor is `diag(scales) U` with ones on the diagonal of `U`: how wide a policy is and how its entries
@@ -150,11 +162,11 @@ def _multivariate(space: Box, state_std: bool) -> ActionHead:
     place[np.tril_indices(size, -1)] = np.arange(below)
     place[np.diag_indices(size)] = below + 1
 
-    def distribution(output: Array, log_std: Any) -> MultivariateNormal:
+    def distribution(output: Array, log_std: Array) -> MultivariateNormal:
         loc, logarithms, lower = jnp.split(output, (size, 2 * size), -1)
-        scale = _scale(logarithms if log_std is None else logarithms + log_std.reshape(-1))
+        scale = _scale(logarithms + log_std.reshape(-1))
         constants = jnp.broadcast_to(jnp.array([0.0, 1.0], output.dtype), (*output.shape[:-1], 2))
         tril = scale[..., None] * jnp.concatenate([lower, constants], -1)[..., place]
         return MultivariateNormal(_shaped(loc, shape), tril, low, high, len(shape))
 
-    return ActionHead(2 * size + below, not state_std, distribution)
+    return ActionHead(2 * size + below, True, distribution, _unbounded(space))

@@ -48,7 +48,8 @@ def build(cls: type, node: Node, path: str, base: Any = None, limits: Key | None
             made.check()
         return made
     except SpecError as error:
-        raise fail(error.message, node.at, error.path or path) from None
+        at = written.get(error.path.removeprefix(f"{path}."), node).at
+        raise fail(error.message, at, error.path or path) from None
     except ValueError as error:
         raise fail(str(error), node.at, path) from None
 

@@ -17,6 +17,11 @@ class Window(NamedTuple):
     ended: Array
     valid: Array
 
+    @property
+    def resets(self) -> Array:
+        """Where a carry starts afresh after the step, `[H, E]`."""
+        return self.ended | ~self.valid
+
 
 def empty(rows: int, obs: PyTree, raw: Array) -> Window:
     """A window of `rows` steps, none of them valid, for one step shaped like `obs` and `raw`, `[E, ...]`."""
@@ -27,8 +32,7 @@ def empty(rows: int, obs: PyTree, raw: Array) -> Window:
 
 def append(window: Window, rollout: Rollout, raw: PyTree) -> Window:
     """The window with a rollout `[T, E, ...]` and its raw draws at its end, and as many of the oldest steps gone."""
-    ended = rollout.terminated | rollout.truncated
-    fresh = Window(rollout.obs, raw, rollout.reward, ended, rollout.valid)
+    fresh = Window(rollout.obs, raw, rollout.reward, rollout.ended, rollout.valid)
     return jax.tree.map(lambda old, new: jnp.concatenate([old[new.shape[0] :], new]), window, fresh)
 
 

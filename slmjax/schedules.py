@@ -110,6 +110,17 @@ def value(schedule: Schedule, frame: Any) -> jax.Array:
     return start * shape + end * (1.0 - shape)  # exact at both ends, where the difference would round
 
 
+def columns(hp: Any, frame: Any) -> dict[str, jax.Array]:
+    """The value of every schedule in `hp` at a frame, by the name of its key without `_spec`: `lr`, `clip_eps`, ..."""
+    found = {}
+    for path, node in jax.tree_util.tree_leaves_with_path(hp, is_leaf=lambda node: isinstance(node, Schedule)):
+        if isinstance(node, Schedule):
+            *_, section, name = (part.name for part in path)
+            owner = section.removesuffix("optim_spec") if section.endswith("optim_spec") else ""
+            found[owner + name.removesuffix("_spec")] = value(node, frame)
+    return found
+
+
 def _of_optax(schedule: Schedule) -> optax.Schedule:
     arguments = dict(schedule.kwargs or {})
     if isinstance(steps := arguments.get("boundaries_and_scales"), dict):

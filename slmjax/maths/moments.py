@@ -42,7 +42,7 @@ def update(moments: Moments, x: PyTree, weight: Array) -> Moments:
     return Moments(total, mean, var)
 
 
-def apply(moments: Moments, x: PyTree, clip: Any = 10.0) -> PyTree:
+def normalize(moments: Moments, x: PyTree, clip: Any = 10.0) -> PyTree:
     """`(x - mean) / std`, clipped to `[-clip, clip]`."""
     return jax.tree.map(
         lambda v, mean, var: jnp.clip((v - mean) / jnp.sqrt(var + 1e-8), -clip, clip), x, moments.mean, moments.var

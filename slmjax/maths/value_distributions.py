@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos.losses import huber, same_shape
+from slmjax.maths.arrays import same_shape
+from slmjax.maths.losses import huber
 from slmjax.types import Array
 
 

@@ -6,25 +6,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from slmjax.policies.discrete import pick
+from slmjax.maths.arrays import pick, same_shape
 from slmjax.types import Array
 
-
-def same_shape(*arrays: Any) -> None:
-    """Raises ValueError unless all have one shape: `[B]` against `[B, 1]` would broadcast to `[B, B]` in silence."""
-    shapes = [jnp.shape(array) for array in arrays]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"expected equal shapes, got {', '.join(map(str, shapes))}.")
+Elementwise = Callable[[Array], Array]
 
 
 def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
-    """`stop_gradient(target) - q(s, a)` for scores `[..., A]`, actions `[...]` and targets `[...]`."""
+    """`stop_gradient(target) - q(s, a)` for action values `[..., A]`, actions `[...]` and targets `[...]`."""
     same_shape(a_tm1, target_tm1, q_tm1[..., 0])
     return jax.lax.stop_gradient(target_tm1) - pick(q_tm1, a_tm1)
 
 
 def q_target(r_t: Array, discount_t: Array, q_t: Array, policy_t: Array) -> Array:
-    """`r_t + discount_t sum_a policy_t(a) q_t(a)` for scores and probabilities `[..., A]`; `0 q` is 0 whatever `q` is.
+    """`r_t + discount_t sum_a policy_t(a) q_t(a)` for `[..., A]`; an action of probability 0 adds 0, whatever its `q`.
 
     The probabilities make the method: all on the action that the target network likes best is Q-learning (Mnih et al.
     2015), that the online network likes best is double Q-learning (van Hasselt et al. 2016, equation 4), that was
@@ -42,11 +37,11 @@ def clipped_surrogate(log_ratio: Array, advantage: Array, clip_eps: Any) -> Arra
     return -jnp.minimum(rho * advantage, jnp.clip(rho, 1.0 - clip_eps, 1.0 + clip_eps) * advantage)
 
 
-def clipped_value(value: Array, old_value: Array, target: Array, clip_eps: Any, punish: Callable) -> Array:
-    """The worse of the plain value loss and that of a prediction moved by at most `clip_eps` from the old one."""
+def clipped_value(value: Array, old_value: Array, target: Array, clip_eps: Any, elementwise: Elementwise) -> Array:
+    """The larger of the plain value loss and that of a prediction moved by at most `clip_eps` from the old one."""
     same_shape(value, old_value, target)
     moved = old_value + jnp.clip(value - old_value, -clip_eps, clip_eps)
-    return jnp.maximum(punish(value - target), punish(moved - target))
+    return jnp.maximum(elementwise(value - target), elementwise(moved - target))
 
 
 def huber(error: Array, delta: Any = 1.0) -> Array:
@@ -56,7 +51,8 @@ def huber(error: Array, delta: Any = 1.0) -> Array:
     return 0.5 * inner**2 + delta * (size - inner)
 
 
-PUNISH: dict[str, Callable[[Array], Array]] = {
+# What `net.loss_spec` names: a loss of each error on its own.
+ELEMENTWISE: dict[str, Elementwise] = {
     "MSELoss": jnp.square,
     "SmoothL1Loss": huber,
     "HuberLoss": huber,

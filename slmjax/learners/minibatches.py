@@ -1,14 +1,20 @@
-"""Shuffled minibatches of a rollout, several times over: of single steps, or of sequences where there is a carry."""
+"""A rollout learned from: once as a whole, or in shuffled minibatches, several times over.
 
+Minibatches are of single steps, or of sequences where there is a carry.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from slmjax.algos.shuffle import permutation
+from slmjax.learners.descent import Learned, Logs
+from slmjax.maths.permutation import permutation
 from slmjax.types import HP, Array, Key, PyTree, SpecError, VectorEnv
 
 
-class Cut(NamedTuple):
+class Plan(NamedTuple):
     """How a rollout `[T, E, ...]` becomes minibatches.
 
     Attributes:
@@ -29,8 +35,8 @@ class Cut(NamedTuple):
         return self.epochs * (self.sequences // self.batch)
 
 
-def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Cut:
-    """The cut that `time_horizon`, `minibatch_size` and `training_epoch` ask for.
+def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Plan:
+    """What `time_horizon`, `minibatch_size` and `training_epoch` ask for.
 
     A network with a carry learns from whole sequences, one of each environment: its minibatches are the smallest of
     equal size that hold `minibatch_size` steps.
@@ -46,21 +52,47 @@ def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Cut:
             "agent.algorithm.minibatch_size",
         )
     if not recurrent:
-        return Cut(1, size, alg.minibatch_size, alg.training_epoch)
+        return Plan(1, size, alg.minibatch_size, alg.training_epoch)
     enough = (n for n in range(1, env.num_envs + 1) if n * alg.time_horizon >= alg.minibatch_size)
     batch = next(n for n in enough if env.num_envs % n == 0)
-    return Cut(alg.time_horizon, env.num_envs, batch, alg.training_epoch)
+    return Plan(alg.time_horizon, env.num_envs, batch, alg.training_epoch)
 
 
-def pieces(cut: Cut, tree: PyTree) -> PyTree:
+def learn(
+    plan: Plan | None,
+    step: Callable[..., tuple[Learned, Logs]],
+    learned: Learned,
+    batch: PyTree,
+    carry: PyTree,
+    rng: Key,
+) -> tuple[Learned, Logs]:
+    """All gradient steps on one rollout, and the means of what they log.
+
+    Args:
+        plan: how the rollout is split; None: it is not, and there is one step.
+        step: `(learned, batch [L, B, ...], carry [B, ...]) -> (learned, logs)` (`descent`).
+        learned: before the first step.
+        batch: the rollout, `[T, E, ...]`.
+        carry: with which it began, `[E, ...]`.
+        rng: key of the shuffling.
+    """
+    if plan is None:
+        return step(learned, batch, carry)
+    pieces = split(plan, batch)
+    some = lambda learned, index: step(learned, *take(index, pieces, carry))  # noqa: E731
+    learned, logs = jax.lax.scan(some, learned, shuffle(plan, rng))
+    return learned, jax.tree.map(jnp.mean, logs)
+
+
+def split(plan: Plan, tree: PyTree) -> PyTree:
     """Arrays `[T, E, ...]` as `[length, sequences, ...]`."""
-    return jax.tree.map(lambda x: x.reshape(cut.length, cut.sequences, *x.shape[2:]), tree)
+    return jax.tree.map(lambda x: x.reshape(plan.length, plan.sequences, *x.shape[2:]), tree)
 
 
-def orders(cut: Cut, key: Key) -> Array:
+def shuffle(plan: Plan, key: Key) -> Array:
     """Which pieces are in each minibatch, int32 `[gradient_steps, batch]`; each epoch holds every piece once."""
-    drawn = jax.vmap(lambda k: permutation(k, cut.sequences))(jax.random.split(key, cut.epochs))
-    return drawn.reshape(cut.gradient_steps, cut.batch)
+    drawn = jax.vmap(lambda k: permutation(k, plan.sequences))(jax.random.split(key, plan.epochs))
+    return drawn.reshape(plan.gradient_steps, plan.batch)
 
 
 def take(index: Array, tree: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:

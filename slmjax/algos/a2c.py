@@ -1,0 +1,58 @@
+"""Advantage actor-critic, A2C: one descent on each rollout (Mnih et al. 2016; Schulman et al. 2016 for GAE).
+
+    act for `training_frequency` steps, keeping the value of each observation
+    advantages, bootstrapped from the true successors:
+        lam = 1   n-step returns to the end of the rollout, as long as it lets them be
+        lam = 0   plain temporal differences
+        between   GAE
+    descend once on  -mean log pi(a|s) A + val_loss_coef * value loss - entropy_coef * entropy
+
+The critic's target is `A + V`, the lambda-return.
+"""
+
+from typing import Any
+
+from slmjax.learners import on_policy
+from slmjax.learners.descent import Logs
+from slmjax.maths.losses import ELEMENTWISE, weighted_mean
+from slmjax.nets.keys import TARGET_KEYS
+from slmjax.policies.heads import EVERY_ACTION
+from slmjax.schedules import Schedule
+from slmjax.spec.schema import hyper, key
+from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
+
+
+@hyper
+class ActorCriticKeys:
+    """`agent.algorithm` of name `ActorCritic`."""
+
+    name: str = key(default="ActorCritic", doc="name of the algorithm")
+    action_pdtype: str = key(default="default", doc="distribution over actions")
+    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
+    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
+    lam: float = key(default=1.0, doc="lambda of the advantages: 1 for n-step returns, 0 for plain TD", low=0, high=1)
+    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
+    val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
+    training_frequency: int = key(default=5, doc="steps of each environment in a rollout, the n of n-step", low=1)
+    normalize_advantages: bool = key(default=False, doc="standardise the advantages of each rollout")
+    normalize_obs: bool = key(default=False, doc="standardise observations by running statistics")
+    normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
+
+
+def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Array, Logs]:
+    """The policy gradient with its value loss and entropy bonus (Mnih et al. 2016, algorithm S3)."""
+    policy_loss = -weighted_mean(policy.log_prob(batch.raw) * batch.advantage, batch.weight)
+    value_loss = ELEMENTWISE[hp.net.loss_spec.name](value - batch.target)
+    return on_policy.weigh(policy, policy_loss, value_loss, batch, hp)
+
+
+def make(hp: HP, env: VectorEnv) -> Agent:
+    """An A2C agent.
+
+    Raises:
+        SpecError: see `on_policy.make`.
+    """
+    return on_policy.make(hp, env, loss=loss, horizon=hp.algorithm.training_frequency, plan=None)
+
+
+ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -1,0 +1,228 @@
+"""Actor-critics that learn from the newest rollout: PPO, A2C and their kin.
+
+    act for `T` steps, keeping the raw draw, its log-probability and the value of each
+    advantages by GAE, bootstrapped from the true successors
+    descend a loss, once on the whole rollout or in shuffled minibatches
+
+Members of the family differ in their loss, `(policy, value, batch, hp) -> (loss, logs)`, and in their minibatches.
+
+Observation statistics are those of the time of acting while a rollout is learned from (so a probability ratio begins
+at exactly 1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return
+(Engstrom et al. 2020, "reward scaling"); reported returns stay raw.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slmjax.learners import minibatches
+from slmjax.learners.descent import Learned, Logs, begin, descent
+from slmjax.learners.preprocess import network_space, preprocess_rollouts
+from slmjax.maths import moments
+from slmjax.maths.losses import standardize, weighted_mean
+from slmjax.maths.returns import discounts, gae
+from slmjax.nets.actor_critic import ActorCritic, actor_critic_optimizer, build_actor_critic
+from slmjax.policies.heads import action_head
+from slmjax.types import HP, Agent, AgentState, Array, Box, Key, PyTree, Rollout, Space, SpecError, VectorEnv
+
+
+class PolicyState(NamedTuple):
+    """What acting reads.
+
+    Attributes:
+        params: of the networks.
+        obs_moments: `Moments` of the observations; `()` where they are not normalised.
+    """
+
+    params: PyTree
+    obs_moments: Any
+
+
+class OnPolicyLearner(NamedTuple):
+    """What learning needs besides.
+
+    Attributes:
+        opt_state: of the optimiser.
+        return_moments: `Moments` of the discounted return; `()` where rewards are not scaled.
+        running_return: `[E]`, the discounted return of the episode under way; `()` likewise.
+    """
+
+    opt_state: PyTree
+    return_moments: Any
+    running_return: Any
+
+
+class Extras(NamedTuple):
+    """What acting leaves for learning, `[T, E, ...]`."""
+
+    raw: Array  # the draw before clipping or squashing
+    log_prob: Array
+    value: Array
+
+
+class Sample(NamedTuple):
+    """Transitions as a loss needs them, `[T, E, ...]`, or pieces of them."""
+
+    obs: PyTree
+    raw: Array
+    log_prob: Array
+    value: Array
+    advantage: Array
+    target: Array
+    weight: Array
+    resets: Array
+
+
+# `(policy, value [...], batch, hp) -> (loss, logs)`: `policy` is a distribution over the actions of the batch.
+Loss = Callable[[Any, Array, Sample, HP], tuple[Array, Logs]]
+
+
+class OnPolicy(NamedTuple):
+    """The parts of an agent of this family.
+
+    Attributes:
+        net: the networks.
+        raw: the space of raw draws.
+        init: as `Agent.init`.
+        act: as `Agent.act`; its extras are `Extras`.
+        normalize: `(policy state, obs) -> obs` as the networks get them.
+        sample: `(policy state, learner, rollout, hp) -> (Sample [T, E, ...], learner)`, with advantages by GAE; rewards
+            are in the learner's statistics.
+    """
+
+    net: ActorCritic
+    raw: Space
+    init: Callable[[Key, HP], AgentState]
+    act: Callable[..., tuple[PyTree, PyTree, Extras]]
+    normalize: Callable[[PolicyState, PyTree], PyTree]
+    sample: Callable[[PolicyState, OnPolicyLearner, Rollout, HP], tuple[Sample, OnPolicyLearner]]
+
+
+def make(hp: HP, env: VectorEnv, *, loss: Loss, horizon: int, plan: Callable[..., minibatches.Plan] | None) -> Agent:
+    """An agent that descends `loss`: in the minibatches of a `plan`, or without one once on each rollout.
+
+    Raises:
+        SpecError: a gradient step on one transition whose advantage is to be standardised; see also `build` and `plan`.
+    """
+    parts = build(hp, env)
+    split = plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1)))) if plan else None
+    _refuse_single(hp, horizon * env.num_envs, split)
+
+    def total(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, Logs]:
+        policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.resets)
+        if hp.algorithm.normalize_advantages:
+            batch = batch._replace(advantage=standardize(batch.advantage, batch.weight))
+        return loss(policy, value, batch, hp)
+
+    def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
+        batch, learner = parts.sample(state.policy, state.learner, rollout, hp)
+        step = descent(partial(total, hp=hp), actor_critic_optimizer(hp.net))
+        learned = Learned(state.policy.params, learner.opt_state)
+        learned, logs = minibatches.learn(split, step, learned, batch, rollout.carry, rng)
+        seen = state.policy.obs_moments
+        if hp.algorithm.normalize_obs:
+            flat = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
+            seen = moments.update(seen, flat, rollout.weight.reshape(-1))
+        return AgentState(PolicyState(learned.params, seen), learner._replace(opt_state=learned.opt_state)), logs
+
+    steps = split.gradient_steps if split else 1
+    agent = Agent(
+        init=parts.init, act=parts.act, update=update, horizon=horizon, opt_steps=steps, carry=parts.net.carry
+    )
+    return preprocess_rollouts(agent, hp, env)
+
+
+def _refuse_single(hp: HP, size: int, split: minibatches.Plan | None) -> None:
+    key, batch = ("minibatch_size", split.length * split.batch) if split else ("training_frequency", size)
+    if hp.algorithm.normalize_advantages and batch == 1:
+        raise SpecError(
+            "expected at least 2 transitions a gradient step with normalize_advantages (the standardised advantage of "
+            "one is always 0), got 1.",
+            f"agent.algorithm.{key}",
+        )
+
+
+def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
+    """The parts for an algorithm with the keys `action_pdtype, gamma, lam, normalize_obs, normalize_return`.
+
+    `recurrent` says whether it learns from sequences, as a network with a carry needs.
+
+    Raises:
+        SpecError: a distribution that does not fit or cannot be learned, or observations that cannot be normalised.
+    """
+    alg: Any = hp.algorithm
+    space: Any = network_space(hp, env)
+    if alg.normalize_obs and not (isinstance(space, Box) and space.dtype == jnp.float32):
+        raise SpecError(f"expected float observations, got {space}.", "agent.algorithm.normalize_obs")
+    head = action_head(alg.action_pdtype, env.action_space)
+    net = build_actor_critic(hp.net, space, head, env.action_space.shape, recurrent=recurrent)
+
+    def normalize(policy: PolicyState, obs: PyTree) -> PyTree:
+        return moments.normalize(policy.obs_moments, obs) if alg.normalize_obs else obs
+
+    def init(rng: Key, hp: HP) -> AgentState:
+        params = net.init(rng, hp.net)
+        seen = moments.init(jnp.zeros(space.shape)) if alg.normalize_obs else ()
+        returns = moments.init(jnp.zeros(())) if alg.normalize_return else ()
+        running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()
+        opt_state = begin(params, actor_critic_optimizer(hp.net)).opt_state
+        return AgentState(PolicyState(params, seen), OnPolicyLearner(opt_state, returns, running))
+
+    def act(
+        policy: PolicyState, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
+    ) -> tuple[PyTree, PyTree, Extras]:
+        pi, value, carry = net.step(policy.params, normalize(policy, obs), carry)
+        raw = pi.mode() if greedy else pi.sample(rng)
+        return pi.action(raw), carry, Extras(raw, pi.log_prob(raw), value)
+
+    def sample(
+        policy: PolicyState, learner: OnPolicyLearner, rollout: Rollout, hp: HP
+    ) -> tuple[Sample, OnPolicyLearner]:
+        reward = rollout.reward
+        if alg.normalize_return:
+            learner = _with_rewards(learner, rollout, hp.algorithm.gamma)
+            reward = moments.scale(learner.return_moments, reward)
+        raw, log_prob, value = rollout.extras
+        obs, final_obs = normalize(policy, rollout.obs), normalize(policy, rollout.final_obs)
+        _, v_tm1, v_t, _ = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, rollout.resets)
+        # A critic of its own is not run while acting, one step at a time (nobody reads what it would say, so XLA leaves
+        # it out), but here at all steps at once.
+        value = value if hp.net.shared else v_tm1
+        discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
+        advantage = gae(reward, discount_t, value, v_t, rollout.ended, hp.algorithm.lam)
+        target = advantage + value
+        return Sample(obs, raw, log_prob, value, advantage, target, rollout.weight, rollout.resets), learner
+
+    return OnPolicy(net, head.raw, init, act, normalize, sample)
+
+
+def _with_rewards(learner: OnPolicyLearner, rollout: Rollout, gamma: Any) -> OnPolicyLearner:
+    """The learner with the discounted returns of a rollout in its statistics."""
+
+    def step(running: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        reward, ended, valid = now
+        running = jnp.where(valid, gamma * running + reward, running)
+        return jnp.where(ended, 0.0, running), running
+
+    now = (rollout.reward, rollout.ended, rollout.valid)
+    running, returns = jax.lax.scan(step, learner.running_return, now)
+    seen = moments.update(learner.return_moments, returns.reshape(-1), rollout.weight.reshape(-1))
+    return learner._replace(return_moments=seen, running_return=running)
+
+
+def weigh(policy: Any, policy_loss: Array, value_loss: Array, batch: Sample, hp: HP) -> tuple[Array, Logs]:
+    """`policy_loss + val_loss_coef value_loss - entropy_coef entropy`, and each of them.
+
+    Args:
+        policy: distributions `[...]`.
+        policy_loss: a mean.
+        value_loss: of each transition, `[...]`.
+        batch: says what each transition weighs.
+        hp: names the coefficients.
+    """
+    value_loss, entropy = weighted_mean(value_loss, batch.weight), weighted_mean(policy.entropy(), batch.weight)
+    total = policy_loss + hp.algorithm.val_loss_coef * value_loss - hp.algorithm.entropy_coef_spec * entropy
+    return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
