@@ -169,7 +169,8 @@ def checked_out(ref: str, arguments: argparse.ArgumentParser) -> Iterator[tuple[
         arguments.error(f"cannot find the commit {ref!r} in {ROOT}: {why}")
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(git("archive", sha))) as archive:
-            archive.extractall(folder, filter="data")
+            # Python 3.11.2 and 3.11.3, which Debian has, do not know filters.
+            archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         yield Path(folder), sha
 
 
