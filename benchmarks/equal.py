@@ -69,7 +69,7 @@ def spec_of(config: str) -> dict[str, Any]:
 def verdict(ours: dict[str, np.ndarray] | str, theirs: dict[str, np.ndarray] | str) -> tuple[bool, str]:
     """Whether all common columns are equal; and in words which are not, from which row on, and what is new or gone."""
     if isinstance(ours, str) or isinstance(theirs, str):
-        return False, f"{ours if isinstance(ours, str) else theirs}"
+        return False, str(ours if isinstance(ours, str) else theirs)
     common = [name for name in theirs if name in ours]
     differ = []
     for name in common:

@@ -27,7 +27,7 @@ ROOMS = {
     "spec": {"types", "registry"},
     "schedules": {"spec"},
     "maths": {"types"},
-    "envs": {"types", "registry", "spec"},
+    "envs": {"types", "registry", "spec", "maths"},
     "policies": {"types", "registry", "spec", "maths"},
     "nets": {"types", "registry", "spec", "schedules", "maths", "policies"},
     "memory": {"types", "spec", "schedules", "maths"},

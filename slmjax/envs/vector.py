@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax.maths.arrays import where
 from slmjax.types import Array, Box, Dict, Env, Key, PyTree, Space, SpecError, Step, VectorEnv
 
 
@@ -102,7 +103,7 @@ def vectorize(env: Env, num_envs: int, max_t: int | None = None) -> VectorEnv:
         final_obs = cast(env.observation_space, obs)
         terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
         done = terminated | truncated
-        state, obs = _where(done, start(key_reset), (strong(after), final_obs))
+        state, obs = where(done, start(key_reset), (strong(after), final_obs))
         reward = jnp.asarray(reward).astype(jnp.float32)
         return state, Step(obs, reward, terminated, truncated & ~terminated, final_obs, jnp.ones((), bool))
 
@@ -152,10 +153,6 @@ def strong(tree: PyTree) -> PyTree:
 def _strong(leaf: Any) -> Array:
     value = jnp.asarray(leaf)
     return value if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value.astype(value.dtype)
-
-
-def _where(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _render(env: Env) -> Any:

@@ -53,7 +53,7 @@ def make(hp: HP, env: VectorEnv, *, advantages: Advantages, gamma: Callable[[HP]
     """An agent that learns by `advantages` of returns discounted by `gamma(hp)`.
 
     Raises:
-        SpecError: episodes have no bound, or a distribution that does not fit or cannot be learned.
+        SpecError: episodes have no bound, or a distribution that does not fit.
     """
     steps, limit = hp.algorithm.training_frequency, env.max_steps
     if limit is None:

@@ -151,7 +151,7 @@ def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     `recurrent` says whether it learns from sequences, as a network with a carry needs.
 
     Raises:
-        SpecError: a distribution that does not fit or cannot be learned, or observations that cannot be normalised.
+        SpecError: a distribution that does not fit, or observations that cannot be normalised.
     """
     alg: Any = hp.algorithm
     space: Any = network_space(hp, env)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
+from slmjax.maths.arrays import where
 from slmjax.types import HP, Array, PyTree
 
 
@@ -32,4 +32,4 @@ def follow_steps(target: PyTree, params: PyTree, hp: HP, frames: int, last: Any,
         return optax.incremental_update(params, target, jnp.where(due, hp.net.polyak_coef, 0.0))
     period = hp.net.update_frequency
     passed = last & ((hp.frame + frames) // period > hp.frame // period)
-    return jax.tree.map(lambda new, old: jnp.where(passed, new, old), params, target)
+    return where(passed, params, target)
