@@ -280,7 +280,7 @@ class Memory(NamedTuple):
     preset: Mapping[str, Any] = MappingProxyType({})
 
 
-class Tail(NamedTuple):
+class Head(NamedTuple):
     """One output of a network.
 
     Attributes:
@@ -321,8 +321,8 @@ class Network(NamedTuple):
 
     Attributes:
         hyper: the dataclass of its keys, an extension of `nets.keys.NetKeys`.
-        build: `(spec, observation_space, tails, critic) -> Net`; `critic` is True for the second of two networks.
+        build: `(spec, observation_space, heads, critic) -> Net`; `critic` is True for the second of two networks.
     """
 
     hyper: type
-    build: Callable[[Any, Any, tuple[Tail, ...], bool], Net]
+    build: Callable[[Any, Any, tuple[Head, ...], bool], Net]

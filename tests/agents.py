@@ -18,7 +18,7 @@ DQN = {
 }
 REPLAY = {"name": "Replay", "batch_size": 64, "max_size": 2048}
 SIL_REPLAY = {"name": "SILReplay", "batch_size": 64, "max_size": 2048}
-TARGET = {"update_type": "polyak", "polyak_coef": 0.05, "update_frequency": 16}
+TARGET = {"update_type": "polyak", "polyak_coef": 0.05}
 SARSA = {name: DQN[name] for name in ("training_frequency", "explore_var_spec")} | {"name": "SARSA"}
 PQN = {"name": "PQN", "time_horizon": 16, "minibatch_size": 32, "training_epoch": 4, "lam": 0.8}
 PQN |= {"explore_var_spec": DQN["explore_var_spec"]}

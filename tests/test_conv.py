@@ -8,31 +8,31 @@ from trees import param_count
 
 from slmjax.nets.build import build
 from slmjax.nets.conv import ConvLayer, ConvNet, by_windows, by_xla, conv_layers
-from slmjax.types import Box, Dict, Discrete, SpecError, Tail
+from slmjax.types import Box, Dict, Discrete, Head, SpecError
 
 RNG = np.random.default_rng(0)
 
 
 def started(spec, space):
-    net = build(spec, space, (Tail(4, "critic"),))
+    net = build(spec, space, (Head(4, "critic"),))
     shapes = jax.eval_shape(net.init, jax.random.key(0), spec)
     return net, jax.tree.map(lambda x: 0.3 * RNG.normal(size=x.shape).astype("f"), shapes)
 
 
-def counted(spec, shape, tails):
-    net = build(spec, Box(0, 255, shape, jnp.uint8), tails)
+def counted(spec, shape, heads):
+    net = build(spec, Box(0, 255, shape, jnp.uint8), heads)
     shapes = jax.eval_shape(net.init, jax.random.key(0), spec)
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
 def test_the_nature_network_has_the_published_number_of_parameters():
     trunk = (8 * 8 * 4 * 32 + 32) + (4 * 4 * 32 * 64 + 64) + (3 * 3 * 64 * 64 + 64) + (7 * 7 * 64 * 512 + 512)
-    assert counted(ConvNet(), (84, 84, 4), (Tail(4, "critic"),)) == trunk + 512 * 4 + 4 == 1_686_180
+    assert counted(ConvNet(), (84, 84, 4), (Head(4, "critic"),)) == trunk + 512 * 4 + 4 == 1_686_180
     duelling = ConvNet(
-        type="DuelingConvNet", fc_hid_layers=(), tail_hid_layers=(512,)
+        type="DuelingConvNet", fc_hid_layers=(), head_hid_layers=(512,)
     )  # Wang et al. 2016: streams of 512 each
     streams = 2 * (3136 * 512 + 512) + (512 * 1 + 1) + (512 * 4 + 4)
-    assert counted(duelling, (84, 84, 4), (Tail(4, "critic"),)) == trunk - (3136 * 512 + 512) + streams
+    assert counted(duelling, (84, 84, 4), (Head(4, "critic"),)) == trunk - (3136 * 512 + 512) + streams
 
 
 def numpy_conv(image, kernel, bias, layer):
@@ -104,7 +104,7 @@ def test_bytes_are_divided_by_255_and_nothing_else_is():
     spec = ConvNet(conv_hid_layers=((2, 2),), fc_hid_layers=(3,))
     values = RNG.integers(0, 256, (2, 4, 4, 1))
     bytes_, params = started(spec, Box(0, 255, (4, 4, 1), jnp.uint8))
-    floats = build(spec, Box(0, 255, (4, 4, 1)), (Tail(4, "critic"),))
+    floats = build(spec, Box(0, 255, (4, 4, 1)), (Head(4, "critic"),))
     one = bytes_.apply(params, values.astype("u1"), ())[0][0]
     np.testing.assert_allclose(one, floats.apply(params, (values / 255.0).astype("f"), ())[0][0], rtol=1e-5, atol=1e-6)
     assert np.abs(one - floats.apply(params, values.astype("f"), ())[0][0]).max() > 0.1
@@ -113,7 +113,7 @@ def test_bytes_are_divided_by_255_and_nothing_else_is():
 def test_minatar_is_seen():
     spec = ConvNet(conv_hid_layers=((16, 3, 1, 0),), fc_hid_layers=(128,))  # Young & Tian 2019
     expected = (3 * 3 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * 3 + 3)
-    assert counted(spec, (10, 10, 4), (Tail(3, "critic"),)) == expected
+    assert counted(spec, (10, 10, 4), (Head(3, "critic"),)) == expected
 
 
 def test_images_of_a_dict_are_convolved_and_the_rest_is_joined():
@@ -153,14 +153,14 @@ def test_images_of_a_dict_are_convolved_and_the_rest_is_joined():
 )
 def test_an_image_that_is_too_small_names_the_layer_and_the_size(shape, asked, said):
     with pytest.raises(SpecError, match=said) as error:
-        build(ConvNet(conv_hid_layers=asked), Box(0, 1, shape), (Tail(1, "critic"),))
+        build(ConvNet(conv_hid_layers=asked), Box(0, 1, shape), (Head(1, "critic"),))
     assert error.value.path == "agent.net.conv_hid_layers"
 
 
 def test_padding_makes_room():
     for padding in (1, "SAME"):
         spec = ConvNet(conv_hid_layers=((2, 3), (2, 3, 1, padding)))
-        net = build(spec, Box(0, 1, (3, 3, 1)), (Tail(1, "critic"),))
+        net = build(spec, Box(0, 1, (3, 3, 1)), (Head(1, "critic"),))
         assert jax.eval_shape(net.init, jax.random.key(0), spec)
 
 
@@ -185,11 +185,11 @@ def test_layers_of_a_wrong_form_are_an_error(asked, path):
 
 def test_a_stack_of_images_is_told_how_to_become_one():
     with pytest.raises(SpecError, match="stack_op: concat"):
-        build(ConvNet(), Box(0, 255, (84, 84, 3, 4)), (Tail(1, "critic"),))
+        build(ConvNet(), Box(0, 255, (84, 84, 3, 4)), (Head(1, "critic"),))
 
 
 def test_an_observation_without_an_image_is_an_error():
     for space in (Box(-1, 1, (84,)), Dict({"a": Discrete(2)})):
         with pytest.raises(SpecError, match="expected an observation with an image") as error:
-            build(ConvNet(), space, (Tail(1, "critic"),))
+            build(ConvNet(), space, (Head(1, "critic"),))
         assert error.value.path == "agent.net.type"

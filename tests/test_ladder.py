@@ -14,7 +14,7 @@ from slmjax.algos.qrdqn import quantiles
 from slmjax.learners.value_heads import EXPECTED
 from slmjax.nets.build import build
 from slmjax.nets.critics import build_critics
-from slmjax.types import Box, Discrete, Tail
+from slmjax.types import Box, Discrete, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")
 OBS, ACTION = Box(-1, 1, (1,)), BOXED["best action"].env.action_space
@@ -38,7 +38,7 @@ def best_score(agent, state, obs, hp):
             head = quantiles(hp.algorithm.n_quantiles)
         case _:
             head = EXPECTED
-    net = build(hp.net, OBS, (Tail(2 * head.width, "critic"),))
+    net = build(hp.net, OBS, (Head(2 * head.width, "critic"),))
     return head.q(net.apply(state.policy, obs, ())[0][0].reshape(-1, 2, head.width), hp).max(-1)
 
 

@@ -1,10 +1,10 @@
-"""Layers of networks against NumPy: heads, norms, dueling tails, batch renormalisation."""
+"""Layers of networks against NumPy: encoders, norms, dueling heads, batch renormalisation."""
 
 import os
 import subprocess
 import sys
 import textwrap
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec, optimizer
 from slmjax.nets.recurrent import RecurrentNet
 from slmjax.policies.heads import action_head
-from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError, Tail
+from slmjax.types import Box, Dict, Discrete, Head, MultiBinary, MultiDiscrete, SpecError
 
 BOX = Box(-1, 1, (3,))
 IMAGE = Box(0, 255, (5, 5, 2), jnp.uint8)
@@ -77,21 +77,21 @@ SPACES = {
 CONV = {"conv_hid_layers": ((3, 3, 1), (2, 2, 2, "SAME")), "fc_hid_layers": (6,)}
 NETS = {
     "MLP": MLPNet(hid_layers=(6,)),
-    "dueling MLP": MLPNet(type="DuelingMLPNet", hid_layers=(6,), tail_hid_layers=(4,)),
+    "dueling MLP": MLPNet(type="DuelingMLPNet", hid_layers=(6,), head_hid_layers=(4,)),
     "normed MLP": MLPNet(hid_layers=(6, 5), layer_norm=True, weight_norm=True, spectral_norm=True),
     "renormed MLP": MLPNet(hid_layers=(6,), batch_renorm=True),
     "conv": ConvNet(**CONV, layer_norm=True),
     "dueling conv": ConvNet(type="DuelingConvNet", **CONV),
     "RNN": RecurrentNet(cell_type="RNN", fc_hid_layers=(6,), rnn_hidden_size=4),
     "GRU": RecurrentNet(cell_type="GRU", fc_hid_layers=(), rnn_hidden_size=4, rnn_num_layers=2, init_fn="orthogonal"),
-    "LSTM": RecurrentNet(cell_type="LSTM", fc_hid_layers=(6,), rnn_hidden_size=4, tail_hid_layers=(3,)),
+    "LSTM": RecurrentNet(cell_type="LSTM", fc_hid_layers=(6,), rnn_hidden_size=4, head_hid_layers=(3,)),
 }
-TAILS = (Tail(3, "actor"), Tail(4, "critic"), Tail(1, "critic"))
+HEADS = (Head(3, "actor"), Head(4, "critic"), Head(1, "critic"))
 WITH_IMAGES = ("image", "dict")
 
 
-def made(spec, space, tails=TAILS):
-    return build(spec, space, tails, recurrent=True, statistics=True)
+def made(spec, space, heads=HEADS):
+    return build(spec, space, heads, recurrent=True, statistics=True)
 
 
 def drawn(space, lead):
@@ -152,16 +152,16 @@ DEADLOCK = """
     from slmjax.nets.conv import ConvNet
     from slmjax.nets.mlp import MLPNet
     from slmjax.nets.recurrent import RecurrentNet
-    from slmjax.types import Box, Tail
+    from slmjax.types import Box, Head
 
     keys = {"init_fn": "orthogonal", "actor_init_std": 0.01, "critic_init_std": 1.0}
     conv = ConvNet(type="DuelingConvNet", conv_hid_layers=((8, 3),), **keys)
     specs = (MLPNet(type="DuelingMLPNet", **keys), RecurrentNet(**keys), conv)
     mesh = Mesh(np.array(jax.devices()), ("session",), axis_types=(AxisType.Auto,))
     assert len(jax.devices()) == 2
-    each, space, tails = PartitionSpec("session"), Box(-1, 1, (5, 5, 2)), (Tail(2, "actor"), Tail(3, "critic"))
+    each, space, heads = PartitionSpec("session"), Box(-1, 1, (5, 5, 2)), (Head(2, "actor"), Head(3, "critic"))
     for spec in specs:
-        net = build(spec, space, tails, recurrent=True)
+        net = build(spec, space, heads, recurrent=True)
         init = jax.vmap(lambda k: net.init(k, spec))
         init = jax.jit(jax.shard_map(init, mesh=mesh, in_specs=each, out_specs=each, check_vma=False))
         params = jax.block_until_ready(init(jax.random.split(jax.random.key(0), 4)))
@@ -182,8 +182,8 @@ def test_orthogonal_networks_of_many_sessions_on_two_cpu_devices_do_not_deadlock
 
 
 def test_parts_of_an_observation_go_through_heads_of_their_own():
-    spec = MLPNet(head_hid_layers={"speed": (5, 3)}, hid_layers=(4,))
-    net = build(spec, PARTS, (Tail(2, "critic"),))
+    spec = MLPNet(encoder_hid_layers={"speed": (5, 3)}, hid_layers=(4,))
+    net = build(spec, PARTS, (Head(2, "critic"),))
     params = drawn_params(net, spec)
     obs = {"speed": RNG.normal(size=(6, 2)).astype("f"), "gear": RNG.integers(0, 4, 6)}
     x = np.float64(obs["speed"])
@@ -197,14 +197,14 @@ def test_parts_of_an_observation_go_through_heads_of_their_own():
 
 
 def test_a_list_is_for_all_heads():
-    spec = MLPNet(head_hid_layers=(5,), hid_layers=(4,), tail_hid_layers=(3,))
-    params = shapes(build(spec, PARTS, (Tail(2, "actor"), Tail(1, "critic"))), spec)
-    heads, body = (4 * 5 + 5) + (2 * 5 + 5), 10 * 4 + 4
-    assert param_count(params) == heads + body + (4 * 3 + 3 + 3 * 2 + 2) + (4 * 3 + 3 + 3 * 1 + 1)
+    spec = MLPNet(encoder_hid_layers=(5,), hid_layers=(4,), head_hid_layers=(3,))
+    params = shapes(build(spec, PARTS, (Head(2, "actor"), Head(1, "critic"))), spec)
+    encoders, body = (4 * 5 + 5) + (2 * 5 + 5), 10 * 4 + 4
+    assert param_count(params) == encoders + body + (4 * 3 + 3 + 3 * 2 + 2) + (4 * 3 + 3 + 3 * 1 + 1)
 
 
 def test_heads_by_name_are_part_of_the_compile_signature():
-    one, same, other = (MLPNet(head_hid_layers={"speed": (width,)}) for width in (5, 5, 6))
+    one, same, other = (MLPNet(encoder_hid_layers={"speed": (width,)}) for width in (5, 5, 6))
     assert one == same
     assert jax.tree.structure(one) == jax.tree.structure(same) != jax.tree.structure(other)
     assert hash(jax.tree.structure(one)) == hash(jax.tree.structure(same))
@@ -220,8 +220,8 @@ def test_heads_by_name_are_part_of_the_compile_signature():
 )
 def test_heads_that_do_not_fit_are_an_error(space, asked, path, said):
     with pytest.raises(SpecError, match=said) as error:
-        build(MLPNet(head_hid_layers=asked), space, (Tail(1, "critic"),))
-    assert error.value.path == f"agent.net.head_hid_layers{path}"
+        build(MLPNet(encoder_hid_layers=asked), space, (Head(1, "critic"),))
+    assert error.value.path == f"agent.net.encoder_hid_layers{path}"
 
 
 # -------------------------------------------------------------------------------------------------------------- norms
@@ -229,7 +229,7 @@ def test_heads_that_do_not_fit_are_an_error(space, asked, path, said):
 
 def test_layer_norm_standardises_the_features_of_each_hidden_layer():
     spec = MLPNet(hid_layers=(6,), layer_norm=True)
-    net = build(spec, BOX, (Tail(2, "critic"),))
+    net = build(spec, BOX, (Head(2, "critic"),))
     params = drawn_params(net, spec)
     x = OBS @ dense(params, 0)[0] + dense(params, 0)[1]
     norm = params["params"]["LayerNorm_0"]
@@ -260,7 +260,7 @@ def test_a_weight_norm_network_starts_as_the_plain_one():
     plain, normed = (MLPNet(hid_layers=(8, 8), weight_norm=on) for on in (False, True))
     results = []
     for spec in (plain, normed):
-        net = build(spec, BOX, (Tail(2, "critic"),))
+        net = build(spec, BOX, (Head(2, "critic"),))
         params = started(net, spec)
         results.append((params, outputs(net, params, OBS)[0]))
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5, atol=1e-6)
@@ -287,21 +287,21 @@ def test_the_gradient_of_the_largest_singular_value_is_that_of_its_vectors():
 def test_only_the_last_hidden_layer_is_divided():
     keys = {"hid_layers": (6, 5), "hid_layers_activation": "identity"}
     spec = MLPNet(**keys, spectral_norm=True)
-    net = build(spec, BOX, (Tail(2, "critic"),))
+    net = build(spec, BOX, (Head(2, "critic"),))
     params = drawn_params(net, spec)
-    (first, b1), (second, b2), (tail, b3) = (dense(params, i) for i in range(3))
+    (first, b1), (second, b2), (head, b3) = (dense(params, i) for i in range(3))
     divided = second / np.linalg.svd(second, compute_uv=False)[0]
-    expected = ((OBS @ first + b1) @ divided + b2) @ tail + b3
+    expected = ((OBS @ first + b1) @ divided + b2) @ head + b3
     np.testing.assert_allclose(outputs(net, params, OBS)[0], expected, rtol=0.02, atol=0.02)
-    plain = outputs(build(MLPNet(**keys), BOX, (Tail(2, "critic"),)), params, OBS)[0]  # the mutant
+    plain = outputs(build(MLPNet(**keys), BOX, (Head(2, "critic"),)), params, OBS)[0]  # the mutant
     assert np.abs(plain - expected).max() > 0.2
 
 
 def test_spectral_norm_without_a_hidden_layer_is_an_error():
     with pytest.raises(SpecError) as error:
-        build(MLPNet(hid_layers=(), spectral_norm=True), BOX, (Tail(1, "critic"),))
+        build(MLPNet(hid_layers=(), spectral_norm=True), BOX, (Head(1, "critic"),))
     assert error.value.path == "agent.net.spectral_norm"
-    build(MLPNet(hid_layers=(), tail_hid_layers=(3,), spectral_norm=True), BOX, (Tail(1, "critic"),))
+    build(MLPNet(hid_layers=(), head_hid_layers=(3,), spectral_norm=True), BOX, (Head(1, "critic"),))
 
 
 # ------------------------------------------------------------------------------------------------------------ dueling
@@ -314,7 +314,7 @@ MLPS = ("MLPNet", "DuelingMLPNet")
 @cache
 def dueling(atoms):
     spec = MLPNet(type="DuelingMLPNet", hid_layers=(6,))
-    net = build(spec, BOX, (Tail(ACTIONS * atoms, "critic", actions=None if atoms == 1 else ACTIONS),))
+    net = build(spec, BOX, (Head(ACTIONS * atoms, "critic", actions=None if atoms == 1 else ACTIONS),))
     return net, drawn_params(net, spec)
 
 
@@ -367,14 +367,14 @@ def test_a_constant_for_one_atom_is_centred_within_that_atom():
 
 def test_actors_are_no_duels_and_values_of_states_are_refused_one():
     plain, duelling = (
-        started(build(spec, BOX, (Tail(4, "actor"),)), spec)
+        started(build(spec, BOX, (Head(4, "actor"),)), spec)
         for spec in (MLPNet(hid_layers=(6,), type=name) for name in MLPS)
     )
     assert jax.tree.structure(plain) == jax.tree.structure(duelling)
     jax.tree.map(np.testing.assert_array_equal, plain, duelling)
-    for tail in (Tail(1, "critic"), Tail(5, "critic", actions=1)):
+    for head in (Head(1, "critic"), Head(5, "critic", actions=1)):
         with pytest.raises(SpecError, match="puts out one number") as error:
-            build(MLPNet(type="DuelingMLPNet"), BOX, (Tail(4, "actor"), tail))
+            build(MLPNet(type="DuelingMLPNet"), BOX, (Head(4, "actor"), head))
         assert error.value.path == "agent.net.type"
 
 
@@ -389,15 +389,15 @@ def test_an_algorithm_without_action_values_takes_no_dueling_network(which):
 
 
 def test_a_dueling_network_may_remember():
-    net = build(RecurrentNet(type="DuelingRecurrentNet", **KEYS), BOX, (Tail(ACTIONS, "critic"),), recurrent=True)
-    plain = build(RecurrentNet(**KEYS), BOX, (Tail(ACTIONS, "critic"),), recurrent=True)
+    net = build(RecurrentNet(type="DuelingRecurrentNet", **KEYS), BOX, (Head(ACTIONS, "critic"),), recurrent=True)
+    plain = build(RecurrentNet(**KEYS), BOX, (Head(ACTIONS, "critic"),), recurrent=True)
     one, other = (jax.eval_shape(n.init, jax.random.key(0), RecurrentNet(**KEYS)) for n in (net, plain))
     assert param_count(one) - param_count(other) == 4 + 1  # the value of a state from 4 cells
 
 
 def test_streams_may_have_hidden_layers_of_their_own():
-    spec = MLPNet(type="DuelingMLPNet", hid_layers=(), tail_hid_layers=(4,), critic_init_std=0.5)
-    params = started(build(spec, BOX, (Tail(2, "critic"),)), spec)
+    spec = MLPNet(type="DuelingMLPNet", hid_layers=(), head_hid_layers=(4,), critic_init_std=0.5)
+    params = started(build(spec, BOX, (Head(2, "critic"),)), spec)
     assert param_count(params) == (3 * 4 + 4) + (4 * 1 + 1) + (3 * 4 + 4) + (4 * 2 + 2)
     for i in (1, 3):
         np.testing.assert_allclose(np.linalg.svd(dense(params, i)[0], compute_uv=False), 0.5, rtol=1e-4)
@@ -492,7 +492,7 @@ def test_a_gradient_takes_the_batch_into_account_and_leaves_the_statistics_alone
 
 def renormed(warmup=0):
     spec = MLPNet(hid_layers=(6,), batch_renorm=True, batch_renorm_warmup=warmup)
-    net = build(spec, BOX, (Tail(2, "critic"),), statistics=True)
+    net = build(spec, BOX, (Head(2, "critic"),), statistics=True)
     return net, jax.tree.map(jnp.asarray, shaken(started(net, spec)))
 
 
@@ -512,7 +512,7 @@ def test_a_network_learns_its_statistics_and_acts_by_them():
 
 def test_convolutions_are_renormalised_by_channel_over_rows_and_pixels():
     spec = ConvNet(conv_hid_layers=((4, 2),), fc_hid_layers=(6,), batch_renorm=True)
-    net = build(spec, IMAGE, (Tail(2, "critic"),), statistics=True)
+    net = build(spec, IMAGE, (Head(2, "critic"),), statistics=True)
     params = started(net, spec)
     obs = RNG.integers(0, 255, (6, 5, 5, 2)).astype("uint8")
     weight = np.float32([1, 0.5, 1, 1, 0, 0])
@@ -571,11 +571,12 @@ def test_an_optimiser_does_not_touch_the_statistics_that_are_kept():
 
 
 def test_statistics_are_refused_where_nobody_moves_them():
+    space, networks = Discrete(2), partial(build_actor_critic, critic=True, recurrent=False)
     for make in (
-        lambda spec: build(spec, BOX, (Tail(1, "critic"),)),
-        lambda spec: build_actor_critic(spec, BOX, action_head("default", Discrete(2)), ()),
+        lambda spec: build(spec, BOX, (Head(1, "critic"),)),
+        lambda spec: networks(spec, BOX, action_head("default", space), space),
     ):
         with pytest.raises(SpecError) as error:
             make(MLPNet(batch_renorm=True))
         assert error.value.path == "agent.net.batch_renorm"
-    assert build(MLPNet(), BOX, (Tail(1, "critic"),), statistics=True).learn is None
+    assert build(MLPNet(), BOX, (Head(1, "critic"),), statistics=True).learn is None

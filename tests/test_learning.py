@@ -12,7 +12,7 @@ from slmjax.learners import on_policy
 from slmjax.maths.moments import Moments
 from slmjax.memory import replay
 from slmjax.nets.build import build
-from slmjax.types import Box, Tail
+from slmjax.types import Box, Head
 
 SESSIONS = 5
 FRAMES = {"PPO": 20_000, "DQN": 12_000}
@@ -33,7 +33,7 @@ def values(result, obs: list[float]) -> np.ndarray:
         act = lambda p: p.agent.act(p.state, batch, (), jax.random.key(0), p.hp, True)[2].value  # noqa: E731
         return np.stack([act(p) for p in result.policies])
     actions = slmjax.make_env(result.spec.env).action_space.n
-    net = build(result.spec.agent.net, Box(-1, 1, (1,)), (Tail(actions, "critic"),))
+    net = build(result.spec.agent.net, Box(-1, 1, (1,)), (Head(actions, "critic"),))
     score = lambda p: net.apply(p.state, batch, ())[0][0].max(-1)  # noqa: E731
     return np.stack([score(p) for p in result.policies])
 

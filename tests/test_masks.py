@@ -19,7 +19,7 @@ from slmjax.nets.build import build
 from slmjax.policies.discrete import Categorical, GumbelSoftmax, MultiCategorical
 from slmjax.policies.exploration import POLICIES, epsilon_greedy
 from slmjax.policies.masks import masked, masking, offered
-from slmjax.types import Box, Dict, Discrete, Env, MultiBinary, SpecError, Tail
+from slmjax.types import Box, Dict, Discrete, Env, Head, MultiBinary, SpecError
 
 FAIR = 1e-3  # p-value (keys are fixed) above which nothing contradicts a claim
 SESSIONS = 5
@@ -228,7 +228,7 @@ def values(result):
         act = lambda p: p.agent.act(p.state, OBS, (), jax.random.key(0), p.hp, True)[2].value  # noqa: E731
         return np.stack([act(p) for p in result.policies])
     env = slmjax.make_env(result.spec.env)
-    net = build(result.spec.agent.net, env.observation_space, (Tail(3, "critic"),))
+    net = build(result.spec.agent.net, env.observation_space, (Head(3, "critic"),))
     scores = lambda p: masked(net.apply(p.state, OBS, ())[0][0], OBS["action_mask"]).max(-1)  # noqa: E731
     return np.stack([scores(p) for p in result.policies])
 

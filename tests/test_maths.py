@@ -14,7 +14,7 @@ from scipy import stats
 from slmjax.algos import ppo
 from slmjax.envs import make_env
 from slmjax.learners import minibatches
-from slmjax.learners.targets import follow_frames
+from slmjax.learners.targets import after_step, after_update
 from slmjax.learners.value_heads import greedy_policy
 from slmjax.maths import moments as statistics
 from slmjax.maths.losses import (
@@ -161,29 +161,24 @@ def test_dqn_and_double_dqn_differ_exactly_where_their_choices_do():
     np.testing.assert_allclose(double, by_hand, rtol=1e-6)
 
 
-def test_by_default_the_target_network_stays_behind_the_online_one():
+def test_a_replaced_target_is_set_once_a_multiple_of_its_frames_was_passed():
     old, new = {"w": jnp.zeros(3)}, {"w": jnp.ones(3)}
-    moved = lambda net, frame: follow_frames(old, new, HP((), (), net, frame), 4)["w"].tolist()  # noqa: E731
+    hp = lambda net, frame: HP((), (), net, frame)  # noqa: E731
+    moved = lambda net, frame: after_update(old, new, hp(net, frame), 4)["w"].tolist()  # noqa: E731
     for frame in (0, 4, 992, 1000, 1992):
         assert moved(MLPNet(), frame) == [0.0] * 3
-        assert (
-            moved(MLPNet(update_frequency=1), frame) == [1.0] * 3
-        )  # no target network: DQN picks what double DQN picks
+        assert moved(MLPNet(update_frequency=1), frame) == [1.0] * 3
+        assert after_step(old, new, hp(MLPNet(), frame)) is old, "replace does not look at gradient steps"
     for frame in (996, 1996, 2996):
         assert moved(MLPNet(), frame) == [1.0] * 3
 
 
-@pytest.mark.parametrize("period", [1, 3, 4, 16, 64])
-def test_a_target_network_moves_once_for_each_period_that_an_update_passed(period):
-    net, frames = MLPNet(update_type="polyak", update_frequency=period, polyak_coef=0.25), 16
-    follow = jax.jit(lambda w, frame: follow_frames({"w": w}, {"w": jnp.ones(())}, HP((), (), net, frame), frames)["w"])
-    target, by_hand = jnp.zeros(()), 0.0
-    for frame in range(0, 160, frames):
-        target = follow(target, frame)
-        for now in range(frame + 1, frame + frames + 1):  # what `frames between two updates` says, frame by frame
-            by_hand += 0.25 * (1.0 - by_hand) * (now % period == 0)
-        np.testing.assert_allclose(target, by_hand, rtol=1e-5)
-    assert 0.0 < by_hand <= 1.0
+def test_polyak_moves_a_target_at_every_gradient_step_that_is_due():
+    old, new = {"w": jnp.zeros(3)}, {"w": jnp.ones(3)}
+    hp = HP((), (), MLPNet(update_type="polyak", polyak_coef=0.25), 0)
+    assert after_step(old, new, hp)["w"].tolist() == [0.25] * 3
+    assert after_step(old, new, hp, jnp.bool_(False))["w"].tolist() == [0.0] * 3
+    assert after_update(old, new, hp, 10_000) is old, "polyak does not look at frames"
 
 
 def test_ppo_refuses_minibatches_of_one_whose_advantages_would_all_be_zero():

@@ -23,7 +23,7 @@ from slmjax.nets.initializers import activation, initializer, orthogonal
 from slmjax.nets.mlp import MLPNet
 from slmjax.nets.optim import OptimSpec, optimizer
 from slmjax.policies.heads import action_head
-from slmjax.types import Box, Dict, Discrete, MultiBinary, MultiDiscrete, SpecError, Tail
+from slmjax.types import Box, Dict, Discrete, Head, MultiBinary, MultiDiscrete, SpecError
 
 FAIR, ABSURD = 1e-3, 1e-9
 
@@ -82,11 +82,11 @@ DEADLOCK = """
     jax.config.update("jax_num_cpu_devices", 2)
     from jax.sharding import AxisType, Mesh, PartitionSpec
     from slmjax.nets.mlp import MLPNet, build
-    from slmjax.types import Box, Tail
+    from slmjax.types import Box, Head
 
     assert len(jax.devices()) == 2
     spec = MLPNet(init_fn="orthogonal", actor_init_std=0.01, critic_init_std=1.0)
-    net = build(spec, Box(-1, 1, (4,)), (Tail(2, "actor"), Tail(1, "critic")))
+    net = build(spec, Box(-1, 1, (4,)), (Head(2, "actor"), Head(1, "critic")))
     mesh = Mesh(np.array(jax.devices()), ("session",), axis_types=(AxisType.Auto,))
     each = PartitionSpec("session")
     init = jax.vmap(lambda k: net.init(k, spec))
@@ -165,8 +165,8 @@ UNKNOWN = [
     (lambda: activation("Tanh"), "'tanh'"),
     (lambda: optimizer(OptimSpec(name="Adm")), "'adam'"),
     (lambda: optimizer(OptimSpec(name="rmspropp")), "'rmsprop'"),
-    (lambda: build(MLPNet(hid_layers_activation="softpls"), Discrete(2), (Tail(1, "critic"),)), "'softplus'"),
-    (lambda: build(MLPNet(init_fn="zeroes"), Discrete(2), (Tail(1, "critic"),)), "'zeros'"),
+    (lambda: build(MLPNet(hid_layers_activation="softpls"), Discrete(2), (Head(1, "critic"),)), "'softplus'"),
+    (lambda: build(MLPNet(init_fn="zeroes"), Discrete(2), (Head(1, "critic"),)), "'zeros'"),
 ]
 
 
@@ -323,7 +323,7 @@ def dense(params, name):
 
 def test_a_network_is_the_chain_of_its_layers():
     spec = MLPNet(hid_layers=(5, 4))
-    net = build(spec, BOX, (Tail(2, "actor"), Tail(1, "critic")))
+    net = build(spec, BOX, (Head(2, "actor"), Head(1, "critic")))
     params = jax.tree.map(lambda x: x + 0.1, start(net, spec))  # biases are zero at first
     obs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     (policy, value), carry = jax.jit(net.apply)(params, obs, ())
@@ -345,7 +345,7 @@ def test_tails_have_gains_and_activations_of_their_own():
     spec = MLPNet(
         hid_layers=(16,), init_fn="orthogonal", init_gain=3.0, actor_init_std=0.01, out_layer_activation="sigmoid"
     )
-    net = build(spec, BOX, (Tail(4, "actor"), Tail(2, "critic")))
+    net = build(spec, BOX, (Head(4, "actor"), Head(2, "critic")))
     params = start(net, spec)
     gains = [np.linalg.svd(dense(params, f"Dense_{i}")[0], compute_uv=False) for i in range(3)]
     for singular, gain in zip(gains, (3.0, 0.01, 3.0), strict=True):
@@ -357,7 +357,7 @@ def test_tails_have_gains_and_activations_of_their_own():
 
 def test_two_keys_give_two_networks():
     spec = MLPNet(hid_layers=(4,))
-    net = build(spec, BOX, (Tail(1, "critic"),))
+    net = build(spec, BOX, (Head(1, "critic"),))
     one, again, other = (start(net, spec, k) for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     assert (dense(one, "Dense_0")[0] != dense(other, "Dense_0")[0]).any()
@@ -367,7 +367,8 @@ def test_two_keys_give_two_networks():
 def actor_critic(shared, continuous=False, **keys):
     action = Box(-2, 5, (2,)) if continuous else Discrete(4)
     head = action_head("default", action)
-    return build_actor_critic(MLPNet(hid_layers=(8,), shared=shared, **keys), BOX, head, action.shape)
+    spec = MLPNet(hid_layers=(8,), shared=shared, **keys)
+    return build_actor_critic(spec, BOX, head, action, critic=True, recurrent=False)
 
 
 OBS = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
@@ -379,10 +380,9 @@ def test_an_actor_critic_gives_a_policy_and_a_value(shared, continuous):
     net = actor_critic(shared, continuous, log_std_init=-0.7)
     params = started(shared, continuous, log_std_init=-0.7)
     assert set(params) == {"actor"} | ({"critic"} if not shared else set()) | ({"log_std"} if continuous else set())
-    (policy, value), alone, v = jax.jit(lambda p: (net.both(p, OBS), net.policy(p, OBS), net.value(p, OBS)))(params)
+    policy, value, carry = jax.jit(lambda p: net.step(p, OBS, ()))(params)
     assert value.shape == (7,)
-    np.testing.assert_array_equal(value, v)
-    jax.tree.map(np.testing.assert_array_equal, policy, alone)
+    assert carry == net.carry(7) == ()
     if continuous:
         assert params["log_std"].shape == (2,)
         np.testing.assert_allclose(policy.scale, np.full((7, 2), np.exp(-0.7)), rtol=1e-6)
@@ -392,13 +392,13 @@ def test_an_actor_critic_gives_a_policy_and_a_value(shared, continuous):
 def test_only_shared_layers_feel_both_losses(shared):
     net = actor_critic(shared)
     params = started(shared)
-    slope = jax.jit(jax.grad(lambda p: net.value(p, OBS).sum()))(params)
+    slope = jax.jit(jax.grad(lambda p: net.step(p, OBS, ())[1].sum()))(params)
     assert np.abs(dense(slope["actor"], "Dense_0")[0]).max() > 0 or not shared
     if not shared:
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope["actor"]))
         assert np.abs(dense(slope["critic"], "Dense_0")[0]).max() > 0
     else:
-        assert (dense(slope["actor"], "Dense_1")[0] == 0).all()  # the policy's tail
+        assert (dense(slope["actor"], "Dense_1")[0] == 0).all()  # the policy's head
 
 
 def test_separate_networks_start_apart_and_may_differ_in_width():

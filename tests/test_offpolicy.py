@@ -27,11 +27,19 @@ def test_an_algorithm_gives_its_network_the_defaults_of_its_paper():
     assert not net("PQN", layer_norm=False).layer_norm, "what is written wins"
 
 
-def test_a_coefficient_that_nothing_reads_is_refused():
-    spec = spec_of("TD3", "Pendulum-v1", 512, net={"update_type": "replace", "polyak_coef": 0.5})
-    with pytest.raises(SpecError) as error:
+@pytest.mark.parametrize(
+    ("name", "env", "kind", "key", "value"),
+    [
+        ("TD3", "Pendulum-v1", "replace", "polyak_coef", 0.5),
+        ("TD3", "Pendulum-v1", "polyak", "update_frequency", 16),
+        ("DQN", "CartPole-v1", "polyak", "update_frequency", 16),
+    ],
+)
+def test_a_key_of_the_other_way_to_follow_is_refused(name, env, kind, key, value):
+    spec = spec_of(name, env, 512, net={"update_type": kind, key: value})
+    with pytest.raises(SpecError, match=f"it is for update_type: (?!{kind})") as error:
         make_agent(spec)
-    assert error.value.path == "agent.net.polyak_coef"
+    assert error.value.path == f"agent.net.{key}"
 
 
 def env_of(action_space, num_envs: int = 4, seen=Box(-1.0, 1.0, (2,))):  # noqa: B008  a Box is frozen
@@ -204,7 +212,7 @@ def test_a_critic_may_have_layers_and_an_optimiser_of_its_own(name):
 @pytest.mark.parametrize("name", ["SoftActorCritic", "TD3"])
 def test_parts_of_an_observation_have_heads_by_name_in_actor_and_critics(name):
     space = Dict({"cam": Box(-1.0, 1.0, (5,)), "pos": Box(-1.0, 1.0, (3,))})
-    agent, hp = agent_of(name, seen=space, net={"head_hid_layers": {"cam": [7]}, "hid_layers": [4]})
+    agent, hp = agent_of(name, seen=space, net={"encoder_hid_layers": {"cam": [7]}, "hid_layers": [4]})
     state = jax.eval_shape(agent.init, jax.random.key(0), hp(0))
     kernels = lambda tree: {x.shape for x in jax.tree.leaves(tree) if x.ndim > 1}  # noqa: E731
     actions = int(np.prod(LOPSIDED.shape))

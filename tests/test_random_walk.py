@@ -16,7 +16,7 @@ from probes import WALK
 import slmjax
 from slmjax.maths.returns import gae, lambda_returns, q_lambda
 from slmjax.nets.build import build
-from slmjax.types import Discrete, Tail
+from slmjax.types import Discrete, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")
 STEPS, ENVS, RIGHT = 32, 8192, 0.7  # the walker that is watched goes to the right more often than the one asked about
@@ -101,7 +101,7 @@ def learned_values(algorithm: str) -> np.ndarray:
         return np.stack(
             [p.agent.act(p.state, obs, (), jax.random.key(0), p.hp, True)[2].value for p in result.policies]
         )
-    net = build(spec.agent.net, Discrete(5), (Tail(1, "critic"),))
+    net = build(spec.agent.net, Discrete(5), (Head(1, "critic"),))
     return np.stack([net.apply(p.state, obs, ())[0][0][:, 0] for p in result.policies])
 
 

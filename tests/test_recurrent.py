@@ -24,24 +24,24 @@ from slmjax.nets.unroll import unroll, unroll_transitions
 from slmjax.policies.heads import action_head
 from slmjax.spec import load_spec
 from slmjax.spec.sections import EnvSpec
-from slmjax.types import HP, Agent, AgentState, Box, Discrete, SpecError, Tail
+from slmjax.types import HP, Agent, AgentState, Box, Discrete, Head, SpecError
 
 BOX = Box(-1, 1, (3,))
 T, E, H = 9, 4, 5
 RNG = np.random.default_rng(0)
 OBS = RNG.normal(size=(T, E, 3)).astype("f")
 ENDED = RNG.random((T, E)) < 0.3
-TAILS = (Tail(2, "actor"), Tail(1, "critic"))
+HEADS = (Head(2, "actor"), Head(1, "critic"))
 CELLS = ("RNN", "GRU", "LSTM")
 STATES = {"RNN": 1, "GRU": 1, "LSTM": 2}
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 @cache
-def made(cell, num_layers=1, encoder=(), tails=TAILS, space=BOX, **keys):
+def made(cell, num_layers=1, encoder=(), heads=HEADS, space=BOX, **keys):
     keys = {"rnn_hidden_size": H, "rnn_num_layers": num_layers, "fc_hid_layers": encoder, **keys}
     spec = RecurrentNet(cell_type=cell, **keys)
-    net = build(spec, space, tails, recurrent=True)
+    net = build(spec, space, heads, recurrent=True)
     return net, random_params(net, spec)
 
 
@@ -77,9 +77,9 @@ def numpy_step(cell, p, x, state):
 
 
 def numpy_unroll(cell, params, obs, ended, num_layers, resets=True):
-    """Every output `[T, E, width]` of every tail, one environment and one step at a time."""
+    """Every output `[T, E, width]` of every head, one environment and one step at a time."""
     p = jax.tree.map(np.float64, params["params"])
-    outs = [np.empty((*obs.shape[:2], tail.width)) for tail in TAILS]
+    outs = [np.empty((*obs.shape[:2], head.width)) for head in HEADS]
     carries = np.empty((num_layers, STATES[cell], obs.shape[1], H))
     for e in range(obs.shape[1]):
         carry = [tuple(np.zeros(H) for _ in range(STATES[cell])) for _ in range(num_layers)]
@@ -120,7 +120,7 @@ def test_parameters_of_a_recurrent_network_are_counted_by_hand(cell):
 
 def test_recurrent_weights_start_orthogonal_and_the_lstm_remembers_at_first():
     spec = RecurrentNet(cell_type="LSTM", rnn_hidden_size=6, fc_hid_layers=())
-    net = build(spec, BOX, TAILS, recurrent=True)
+    net = build(spec, BOX, HEADS, recurrent=True)
     cells = jax.jit(net.init)(jax.random.key(0), spec)["params"]["Cells_0"]
     squares = np.split(np.asarray(cells["recurrent_kernel"]), 4, -1)
     for square in squares:
@@ -166,7 +166,7 @@ def apart(one, other):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("way", ["all at once", "scanned"])
 def test_unrolling_is_stepping_one_by_one(cell, way):
-    net, params = made(cell, 2, encoder=(6,), tail_hid_layers=(4,))
+    net, params = made(cell, 2, encoder=(6,), head_hid_layers=(4,))
     own = net if way == "all at once" else net._replace(unroll=None)
     start = jax.tree.map(lambda x: x + 0.5, net.carry(E))  # the middle of an episode
     got = jax.jit(partial(unroll, own))(params, OBS, start, ENDED)
@@ -197,7 +197,7 @@ def test_a_successor_is_seen_with_the_carry_that_its_step_left(way):
 
 def test_a_feed_forward_network_is_applied_to_all_steps_at_once():
     spec = MLPNet(hid_layers=(6,))
-    net = build(spec, BOX, TAILS)
+    net = build(spec, BOX, HEADS)
     params = jax.jit(net.init)(jax.random.key(0), spec)
     outs, carry = unroll(net, params, OBS, (), ENDED)
     close(outs, net.apply(params, OBS, ())[0])
@@ -231,7 +231,7 @@ def test_images_may_be_convolved_before_the_cells():
     gru = 3 * (4 * H + H + H * H) + H
     assert param_count(params) == (9 * 2 + 2) + (18 * 4 + 4) + gru + (H * 2 + 2) + (H + 1)
     with pytest.raises(SpecError, match="expected an observation with an image"):
-        build(RecurrentNet(conv_hid_layers="nature"), BOX, TAILS, recurrent=True)
+        build(RecurrentNet(conv_hid_layers="nature"), BOX, HEADS, recurrent=True)
 
 
 # ------------------------------------------------------------------------------------------------------- actor-critics
@@ -241,7 +241,7 @@ def test_images_may_be_convolved_before_the_cells():
 def actor_critic(shared, net_type=RecurrentNet):
     keys = {"hid_layers": (6,)} if net_type is MLPNet else {"fc_hid_layers": (6,), "rnn_hidden_size": H}
     spec = net_type(shared=shared, **keys)
-    net = build_actor_critic(spec, BOX, action_head("default", Discrete(3)), (), recurrent=True)
+    net = build_actor_critic(spec, BOX, action_head("default", Discrete(3)), Discrete(3), critic=True, recurrent=True)
     return net, random_params(net, spec)
 
 
@@ -264,15 +264,14 @@ def test_an_actor_critic_over_time_is_its_steps(shared, net_type):
         state = jax.tree.map(lambda c, f, t=t: jnp.where(ENDED[t][:, None], f, c), state, fresh)
     close((policy.logits, value), jax.tree.map(lambda *x: np.stack(x), *steps))
     close(carry, state)
-    same_policy, same_value, _, same_carry = jax.jit(net.unroll_transitions)(params, OBS, OBS, fresh, ENDED)
-    close((same_policy, same_value, same_carry), (policy, value, carry))
+    close(jax.jit(net.values)(params, OBS, OBS, fresh, ENDED)[0], value)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["separate", "shared"])
 def test_an_actor_critic_bootstraps_with_what_it_remembers(shared):
     net, params = actor_critic(shared)
     final = np.concatenate([OBS[1:], OBS[:1]])
-    _, v_tm1, v_t, _ = jax.jit(net.unroll_transitions)(params, OBS, final, net.carry(E), ENDED)
+    v_tm1, v_t = jax.jit(net.values)(params, OBS, final, net.carry(E), ENDED)
     within = ~ENDED[:-1]
     np.testing.assert_allclose(np.asarray(v_t)[:-1][within], np.asarray(v_tm1)[1:][within], rtol=1e-4, atol=1e-5)
     assert np.abs(np.asarray(v_t)[:-1] - np.asarray(v_tm1)[1:])[~within].max() > 1e-3  # the reset forgot, this did not
@@ -291,8 +290,9 @@ def test_every_parameter_of_an_actor_critic_feels_a_loss_over_time(shared):
 
 
 def test_a_network_with_a_carry_is_refused_where_nobody_hands_it_on():
-    head = action_head("default", Discrete(2))
-    for make in (lambda: build(RecurrentNet(), BOX, TAILS), lambda: build_actor_critic(RecurrentNet(), BOX, head, ())):
+    space = Discrete(2)
+    networks = partial(build_actor_critic, RecurrentNet(), BOX, action_head("default", space), space, critic=True)
+    for make in (lambda: build(RecurrentNet(), BOX, HEADS), lambda: networks(recurrent=False)):
         with pytest.raises(SpecError, match="RecurrentNet") as error:
             make()
         assert error.value.path == "agent.net.type"
@@ -300,7 +300,8 @@ def test_a_network_with_a_carry_is_refused_where_nobody_hands_it_on():
 
 def test_a_network_without_keys_of_a_critic_may_be_shared():
     spec = ConvNet(conv_hid_layers=((2, 2),), fc_hid_layers=(4,), shared=True)
-    net = build_actor_critic(spec, Box(0, 1, (3, 3, 1)), action_head("default", Discrete(2)), ())
+    space, image = Discrete(2), Box(0, 1, (3, 3, 1))
+    net = build_actor_critic(spec, image, action_head("default", space), space, critic=True, recurrent=False)
     assert set(jax.eval_shape(net.init, jax.random.key(0), spec)) == {"actor"}
 
 
@@ -311,7 +312,8 @@ def test_what_a_session_saw_is_what_learning_sees():
     """Two rollouts of a real session: values of acting are those of unrolling from the carry that it kept."""
     env = vectorize(far_reset(3), 4)
     spec = RecurrentNet(fc_hid_layers=(), rnn_hidden_size=H)
-    net = build_actor_critic(spec, env.observation_space, action_head("default", env.action_space), (), recurrent=True)
+    obs, actions = env.observation_space, env.action_space
+    net = build_actor_critic(spec, obs, action_head("default", actions), actions, critic=True, recurrent=True)
 
     def act(params, obs, carry, key, hp, greedy):
         policy, value, carry = net.step(params, obs, carry)
@@ -365,10 +367,10 @@ def test_a_config_learns_with_a_carry_when_the_network_has_another_type_and_noth
 
 def test_dense_layers_have_one_of_their_two_names():
     with pytest.raises(SpecError, match="got both") as error:
-        build(RecurrentNet(hid_layers=(4,), fc_hid_layers=(4,)), BOX, TAILS, recurrent=True)
+        build(RecurrentNet(hid_layers=(4,), fc_hid_layers=(4,)), BOX, HEADS, recurrent=True)
     assert error.value.path == "agent.net.hid_layers"
     sizes = [
-        param_count(jax.eval_shape(build(s, BOX, TAILS, recurrent=True).init, jax.random.key(0), s))
+        param_count(jax.eval_shape(build(s, BOX, HEADS, recurrent=True).init, jax.random.key(0), s))
         for s in (RecurrentNet(), RecurrentNet(hid_layers=(64,)), RecurrentNet(fc_hid_layers=(64,)))
     ]
     assert len(set(sizes)) == 1

@@ -13,7 +13,7 @@ from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
 from slmjax.spec import schema
 from slmjax.spec.dump import to_dict
-from slmjax.types import Box, Dict, Discrete, Env, Tail
+from slmjax.types import Box, Dict, Discrete, Env, Head
 
 SESSIONS = 5
 
@@ -56,9 +56,9 @@ NETS = {
         "CartPole-v1",
         {"hid_layers": [16, 16], "layer_norm": True, "weight_norm": True, "spectral_norm": True},
     ),
-    "heads": ("test_train_nets:clues", {"head_hid_layers": {"one": [8]}, "hid_layers": [16]}),
+    "encoders": ("test_train_nets:clues", {"encoder_hid_layers": {"one": [8]}, "hid_layers": [16]}),
     "conv": ("test_train_nets:spot", {"type": "ConvNet", **CONV}),
-    "dueling conv": ("test_train_nets:spot", {"type": "DuelingConvNet", **CONV, "tail_hid_layers": [8]}),
+    "dueling conv": ("test_train_nets:spot", {"type": "DuelingConvNet", **CONV, "head_hid_layers": [8]}),
 }
 
 
@@ -72,7 +72,7 @@ def spec_with(which, env, net, frames, **changes):
 
 # Of PPO there is nothing that could duel.
 PAIRS = [("DQN", name) for name in NETS] + [("PPO", name) for name in NETS if "dueling" not in name]
-AGAIN = [("DQN", "conv"), ("DQN", "heads"), ("PPO", "norms")]  # parts that others have too
+AGAIN = [("DQN", "conv"), ("DQN", "encoders"), ("PPO", "norms")]  # parts that others have too
 
 
 @pytest.mark.parametrize(("algorithm", "name"), slow_ones(PAIRS, AGAIN))
@@ -95,11 +95,11 @@ def test_an_agent_learns_two_segments_with_it(algorithm, name):
 
 
 def test_a_dueling_dqn_plays_what_pays():
-    net = {"type": "DuelingMLPNet", "hid_layers": [32], "tail_hid_layers": [16], **cooling(12_000)}
+    net = {"type": "DuelingMLPNet", "hid_layers": [32], "head_hid_layers": [16], **cooling(12_000)}
     result = slmjax.train(spec_with("DQN", "probes:matching_action", net, 12_000), sessions=SESSIONS)
     obs = jnp.float32([[-1.0], [1.0]])
     assert (np.stack([policy(obs) for policy in result.policies]) == [0, 1]).all()
-    built = build(result.spec.agent.net, Box(-1, 1, (1,)), (Tail(2, "critic"),))
+    built = build(result.spec.agent.net, Box(-1, 1, (1,)), (Head(2, "critic"),))
     q = np.stack([built.apply(policy.state, obs, ())[0][0] for policy in result.policies])
     np.testing.assert_allclose(q, np.broadcast_to([[1.0, -1.0], [-1.0, 1.0]], q.shape), atol=0.1)
 

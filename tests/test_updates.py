@@ -199,7 +199,7 @@ def policy_after(algorithm: str, steps: int, rollouts: Rollout, act_keys) -> dic
     size, action = steps * ENVS, tiny.diagonal(algorithm)
     keys = ON_POLICY | {"time_horizon": steps, "minibatch_size": size, "training_frequency": steps}
     replayed = algorithm == "DQN"
-    net = tiny.MLP | STEEPEST | (POLYAK | {"update_frequency": size} if replayed else {})
+    net = tiny.MLP | STEEPEST | (POLYAK if replayed else {})
     memory = {"max_size": 4 * size, "batch_size": 4 * size, "num_step_returns": 3} if replayed else None
     spec = tiny.spec_of(algorithm, "Box float32", action, net, memory, keys | ALL_THERE_IS[algorithm])
     agent, keys = agent_of(spec, action), jax.random.split(jax.random.key(2), ROLLOUTS)

@@ -24,7 +24,7 @@ from slmjax.maths.losses import q_target, td_error
 from slmjax.maths.value_distributions import cross_entropy, entropy, midpoints, project, quantile_huber, support
 from slmjax.memory import names, replay
 from slmjax.nets.build import build
-from slmjax.types import HP, Tail
+from slmjax.types import HP, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")
 B, A, N = 64, 4, 11
@@ -317,7 +317,7 @@ def head_of(spec):
 def outputs(result, obs: list[float]) -> np.ndarray:
     """What every session predicts at scalar observations, `[S, len(obs), A, N]`."""
     env, width = slmjax.make_env(result.spec.env), head_of(result.spec).width
-    net = build(result.spec.agent.net, env.observation_space, (Tail(env.action_space.n * width, "critic"),))
+    net = build(result.spec.agent.net, env.observation_space, (Head(env.action_space.n * width, "critic"),))
     batch = jnp.asarray(obs, jnp.float32)[:, None]
     made = [net.apply(policy.state, batch, ())[0][0] for policy in result.policies]
     return np.stack(made).reshape(SESSIONS, len(obs), env.action_space.n, width)

@@ -17,26 +17,18 @@ from slmjax.learners.descent import Logs
 from slmjax.maths.losses import ELEMENTWISE, weighted_mean
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.policies.heads import EVERY_ACTION
-from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
 
 
 @hyper
-class ActorCriticKeys:
+class ActorCriticKeys(on_policy.OnPolicyKeys):
     """`agent.algorithm` of name `ActorCritic`."""
 
     name: str = key(default="ActorCritic", doc="name of the algorithm")
-    action_pdtype: str = key(default="default", doc="distribution over actions")
-    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
-    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
     lam: float = key(default=1.0, doc="lambda of the advantages: 1 for n-step returns, 0 for plain TD", low=0, high=1)
-    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
-    val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
     training_frequency: int = key(default=5, doc="steps of each environment in a rollout, the n of n-step", low=1)
     normalize_advantages: bool = key(default=False, doc="standardise the advantages of each rollout")
-    normalize_obs: bool = key(default=False, doc="standardise observations by running statistics")
-    normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
 def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Array, Logs]:

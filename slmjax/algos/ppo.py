@@ -23,24 +23,17 @@ from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
 
 
 @hyper
-class PPOKeys:
+class PPOKeys(on_policy.OnPolicyKeys):
     """`agent.algorithm` of name `PPO`."""
 
     name: str = key(default="PPO", doc="name of the algorithm")
-    action_pdtype: str = key(default="default", doc="distribution over actions")
-    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
-    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
     lam: float = key(default=0.95, doc="lambda of generalised advantage estimation", low=0, high=1)
     clip_eps_spec: float | Schedule = key(default=0.2, doc="how far the probability ratio may move", low=0)
-    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
-    val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
     time_horizon: int = key(default=128, doc="steps of each environment in a rollout", low=1)
     minibatch_size: int = key(default=128, doc="transitions of one gradient step", low=1)
     training_epoch: int = key(default=4, doc="passes over a rollout", low=1)
     clip_vloss: bool = key(default=False, doc="clip the value loss as the surrogate is")
     normalize_advantages: bool = key(default=True, doc="standardise the advantages of each minibatch")
-    normalize_obs: bool = key(default=False, doc="standardise observations by running statistics")
-    normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
 def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Array, Logs]:

@@ -80,6 +80,8 @@ def _refuse_unread(spec: Spec, algorithm: Algorithm, env: VectorEnv) -> None:
             refuse_unread(spec.agent.algorithm, "agent.algorithm", f"it is for {space.__name__} actions", name)
     if getattr(net, "update_type", "") == "replace":
         refuse_unread(net, "agent.net", "it is for update_type: polyak", "polyak_coef")
+    else:
+        refuse_unread(net, "agent.net", "it is for update_type: replace", "update_frequency")
 
 
 def _acts_in(name: str, env: VectorEnv) -> bool:

@@ -23,7 +23,7 @@ from slmjax.learners.preprocess import network_space, preprocess_rollouts
 from slmjax.maths.arrays import where
 from slmjax.maths.episodes import Episodes, Window, append, empty, episodes
 from slmjax.maths.losses import weighted_mean
-from slmjax.nets.actor import build_actor
+from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.keys import CRITIC_KEYS, TARGET_KEYS
 from slmjax.nets.optim import net_optimizer
 from slmjax.policies.heads import action_head
@@ -60,7 +60,7 @@ def make(hp: HP, env: VectorEnv, *, advantages: Advantages, gamma: Callable[[HP]
         raise SpecError("expected a limit, for this algorithm keeps whole episodes, got none.", "env.max_t")
     head = action_head(hp.algorithm.action_pdtype, env.action_space)
     space = network_space(hp, env)
-    net = build_actor(hp.net, space, head, env.action_space.shape)
+    net = build_actor_critic(hp.net, space, head, env.action_space, critic=False, recurrent=True)
 
     def init(rng: Key, hp: HP) -> AgentState:
         # As long as the longest episode that can end in a rollout.
@@ -71,13 +71,13 @@ def make(hp: HP, env: VectorEnv, *, advantages: Advantages, gamma: Callable[[HP]
     def act(
         params: PyTree, obs: PyTree, carry: PyTree, rng: Key, hp: HP, greedy: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        policy, carry = net.step(params, obs, carry)
+        policy, _, carry = net.step(params, obs, carry)
         raw = policy.mode() if greedy else policy.sample(rng)
         return policy.action(raw), carry, raw
 
     def loss(params: PyTree, window: Window, advantage: Array, weight: Array, hp: HP) -> tuple[Array, Logs]:
         # The window begins with a fresh carry: what episodes begun before it left of theirs is learned from by nobody.
-        policy = net.unroll(params, window.obs, net.carry(env.num_envs), window.resets)
+        policy, _, _ = net.unroll(params, window.obs, net.carry(env.num_envs), window.resets)
         entropy = weighted_mean(policy.entropy(), weight)
         surrogate = weighted_mean(policy.log_prob(window.raw) * advantage, weight)
         return -surrogate - hp.algorithm.entropy_coef_spec * entropy, {"entropy": entropy}

@@ -78,7 +78,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         base_key, sample_key, choose_key = jax.random.split(rng, 3)
         after, metrics = agent.update(state, rollout, base_key, hp)
         final_obs = parts.normalize(state.policy, preprocess_rollout(rollout, hp, env).final_obs)
-        final_value = parts.net.value(state.policy.params, final_obs)
+        _, final_value, _ = parts.net.step(state.policy.params, final_obs, ())
         past = rollout._replace(action=rollout.extras.raw, final_value=final_value)
         descend = descent(partial(_loss, parts.net, hp=hp), actor_critic_optimizer(hp.net))
 
@@ -111,7 +111,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
 
 
 def _loss(net: ActorCritic, params: PyTree, batch: Batch, hp: HP) -> tuple[Array, Logs]:
-    policy, value = net.both(params, batch.obs)
+    policy, value, _ = net.step(params, batch.obs, ())
     better = jnp.maximum(batch.r_t - value, 0.0)
     imitation = -policy.log_prob(batch.action) * jax.lax.stop_gradient(better)
     total = hp.algorithm.sil_policy_loss_coef * imitation + hp.algorithm.sil_val_loss_coef * 0.5 * better**2
@@ -123,7 +123,8 @@ def _choose(net: ActorCritic, params: PyTree, drawn: Batch, rng: Key, hp: HP) ->
     """`[B x pool]` steps to `B`, one out of each pool."""
     drawn = drawn._replace(importance=drawn.weight)  # an array, as the others
     pools: Batch = jax.tree.map(lambda x: x.reshape(-1, hp.algorithm.sil_pool, *x.shape[1:]), drawn)
-    better = jnp.maximum(pools.r_t - net.value(params, pools.obs), 0.0)
+    _, value, _ = net.step(params, pools.obs, ())
+    better = jnp.maximum(pools.r_t - value, 0.0)
     # A step whose return is not known is chosen where a pool holds nothing else.
     logits = jnp.where(pools.weight > 0, hp.algorithm.sil_alpha * jnp.log(better + EPSILON), NEVER)
     chosen = jax.random.categorical(rng, logits)

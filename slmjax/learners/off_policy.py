@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from slmjax.learners import replayed, temperature
 from slmjax.learners.descent import Learned, Logs, begin, descent, each
 from slmjax.learners.preprocess import network_space, stack_frames
-from slmjax.learners.targets import follow_steps
+from slmjax.learners.targets import after_step, after_update
 from slmjax.maths.arrays import same_shape
 from slmjax.maths.losses import ELEMENTWISE, weighted_mean
 from slmjax.memory.replay import Batch
@@ -33,7 +33,7 @@ from slmjax.nets.critics import Critics, build_critics, critic_optimizer, learni
 from slmjax.nets.optim import net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, AgentState, Array, Discrete, Key, Net, PyTree, Rollout, Store, Tail, VectorEnv
+from slmjax.types import HP, Agent, AgentState, Array, Discrete, Head, Key, Net, PyTree, Rollout, Store, VectorEnv
 
 State = TypeVar("State")
 
@@ -186,8 +186,8 @@ def make(
 ) -> Agent:
     """An agent with `number` critics, of which the actor goes by the first `judges`.
 
-    It is `soft` with a temperature. Targets follow at every gradient step, those of an agent with a `target_actor` when
-    the actor moves.
+    It is `soft` with a temperature. With a `target_actor`, polyak moves the targets when the actor moves (Fujimoto et
+    al. 2018, algorithm 1).
 
     Raises:
         SpecError: a memory too small, actions without finite bounds, or a mask of valid actions that does not fit.
@@ -196,7 +196,7 @@ def make(
     size = alg.training_frequency * env.num_envs
     store = replayed.make_store(hp, env, rollout_size=size)
     # The actor first: what an error says of observations is then about those of the environment alone.
-    net = build(hp.net, space, (Tail(actor.width, "actor"),), statistics=True)
+    net = build(hp.net, space, (Head(actor.width, "actor"),), statistics=True)
     critics = build_critics(hp.net, space, env.action_space, number)
     mask = masking(space, (env.action_space.n,) if isinstance(env.action_space, Discrete) else ())
     parts = _Parts(net, actor, critics, store, mask, size, critic_loss, judges, soft, target_actor, target_critics)
@@ -235,7 +235,7 @@ def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP
     before = (hp.frame // size - -(-hp.algorithm.training_start_step // size)) * iterations
 
     def step(state: Any, batch: Batch, key: Key, i: Array) -> tuple[Any, Logs, Array]:
-        actor, learner, logs = _learn(parts, state[0], state[1], batch, key, hp, before + i, i == iterations - 1)
+        actor, learner, logs = _learn(parts, state[0], state[1], batch, key, hp, before + i)
         error = logs.pop("error")
         return (actor, learner), logs, error
 
@@ -245,13 +245,14 @@ def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP
         parts.store, state.memory, rollout, known, step, hp, batches=iterations, **keys
     )
     logs["loss"] = logs["critic_loss"] + logs["actor_loss"]
-    return AgentState(actor.params, learner._replace(actor_opt=actor.opt_state), ring), logs
+    targets = after_update(learner.targets, _online(parts, actor, learner), hp, size)
+    return AgentState(actor.params, learner._replace(actor_opt=actor.opt_state, targets=targets), ring), logs
 
 
 def _learn(
-    parts: _Parts, actor: Learned, learner: OffPolicyLearner, batch: Batch, rng: Key, hp: HP, taken: Array, last: Array
+    parts: _Parts, actor: Learned, learner: OffPolicyLearner, batch: Batch, rng: Key, hp: HP, taken: Array
 ) -> tuple[Learned, OffPolicyLearner, Logs]:
-    """The gradient step after `taken` others, the `last` of its update or not."""
+    """The gradient step after `taken` others."""
     (target_key, actor_key), targets, alpha = jax.random.split(rng), learner.targets, _alpha(parts, learner, hp)
     (output,), _ = parts.net.apply(targets.actor if parts.target_actor else actor.params, batch.final_obs, ())
     draws_t = parts.actor.next_draws(parts.mask(output, batch.final_obs), target_key, hp)
@@ -260,8 +261,7 @@ def _learn(
     delay, learner = hp.algorithm.policy_delay, learner._replace(critics=critics)
     due = taken % delay == 0
     actor, learner = _if_due(delay, due, lambda now: _learn_actor(parts, *now, batch, actor_key, hp), (actor, learner))
-    online = Targets(actor.params if parts.target_actor else (), critics.params if parts.target_critics else ())
-    targets = follow_steps(targets, online, hp, parts.rollout_size, last, due if parts.target_actor else True)
+    targets = after_step(targets, _online(parts, actor, learner), hp, due if parts.target_actor else True)
     logs = {"critic_loss": logs.pop("loss"), **logs, **learner.actor_logs} | ({"alpha": alpha} if parts.soft else {})
     return actor, learner._replace(targets=targets), logs
 
@@ -288,6 +288,11 @@ def _learn_actor(
     log_alpha = temperature.learn(learner.log_alpha, logs["entropy"], logs["usual"], hp)
     shown = {"actor_loss": logs["loss"], "entropy": logs["entropy"]}
     return actor, learner._replace(log_alpha=log_alpha, actor_logs=shown)
+
+
+def _online(parts: _Parts, actor: Learned, learner: OffPolicyLearner) -> Targets:
+    """What the target networks follow."""
+    return Targets(actor.params if parts.target_actor else (), learner.critics.params if parts.target_critics else ())
 
 
 def _alpha(parts: _Parts, learner: OffPolicyLearner, hp: HP) -> Any:

@@ -26,7 +26,22 @@ from slmjax.maths.losses import standardize, weighted_mean
 from slmjax.maths.returns import discounts, gae
 from slmjax.nets.actor_critic import ActorCritic, actor_critic_optimizer, build_actor_critic
 from slmjax.policies.heads import action_head
+from slmjax.schedules import Schedule
+from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Array, Box, Key, PyTree, Rollout, Space, SpecError, VectorEnv
+
+
+@hyper
+class OnPolicyKeys:
+    """Keys of `agent.algorithm` that the whole family has."""
+
+    action_pdtype: str = key(default="default", doc="distribution over actions")
+    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
+    gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
+    entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
+    val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
+    normalize_obs: bool = key(default=False, doc="standardise observations by running statistics")
+    normalize_return: bool = key(default=False, doc="divide rewards by the running deviation of the discounted return")
 
 
 class PolicyState(NamedTuple):
@@ -158,7 +173,7 @@ def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
     if alg.normalize_obs and not (isinstance(space, Box) and space.dtype == jnp.float32):
         raise SpecError(f"expected float observations, got {space}.", "agent.algorithm.normalize_obs")
     head = action_head(alg.action_pdtype, env.action_space)
-    net = build_actor_critic(hp.net, space, head, env.action_space.shape, recurrent=recurrent)
+    net = build_actor_critic(hp.net, space, head, env.action_space, critic=True, recurrent=recurrent)
 
     def normalize(policy: PolicyState, obs: PyTree) -> PyTree:
         return moments.normalize(policy.obs_moments, obs) if alg.normalize_obs else obs
@@ -187,7 +202,7 @@ def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
             reward = moments.scale(learner.return_moments, reward)
         raw, log_prob, value = rollout.extras
         obs, final_obs = normalize(policy, rollout.obs), normalize(policy, rollout.final_obs)
-        _, v_tm1, v_t, _ = net.unroll_transitions(policy.params, obs, final_obs, rollout.carry, rollout.resets)
+        v_tm1, v_t = net.values(policy.params, obs, final_obs, rollout.carry, rollout.resets)
         # A critic of its own is not run while acting, one step at a time (nobody reads what it would say, so XLA leaves
         # it out), but here at all steps at once.
         value = value if hp.net.shared else v_tm1

@@ -13,7 +13,7 @@ distributions).
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from slmjax.learners import replayed
 from slmjax.learners.action_values import act_by_values
 from slmjax.learners.descent import Learned, Logs, begin, descent
 from slmjax.learners.preprocess import network_space, stack_frames
-from slmjax.learners.targets import follow_frames
+from slmjax.learners.targets import after_step, after_update
 from slmjax.learners.value_heads import EXPECTED, ValueHead, greedy_policy
 from slmjax.maths.losses import weighted_mean
 from slmjax.memory.replay import Batch
@@ -92,6 +92,7 @@ def make(
     alg, space, actions = hp.algorithm, network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions, head.width), masking(space, (actions,))
     parts = _Parts(net, mask, rule, head, target_network)
+    online = lambda learned: learned.params if target_network else ()  # noqa: E731  what a target network follows
     store = replayed.make_store(hp, env, rollout_size=alg.training_frequency * env.num_envs, windows=net.recurrent)
 
     def init(rng: Key, hp: HP) -> AgentState:
@@ -99,27 +100,28 @@ def make(
         return AgentState(params, QLearner(jax.tree.map(jnp.copy, params) if target_network else (), opt_state))
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
-        target = state.learner.target
-        descend = descent(partial(_loss, parts, target=target, hp=hp), net_optimizer(hp.net))
+        descend = descent(partial(_loss, parts, hp=hp), net_optimizer(hp.net))
 
-        def step(learned: Learned, batch: Batch, key: Key, i: Array) -> tuple[Learned, Logs, Array]:
+        def step(now: tuple[Learned, PyTree], batch: Batch, key: Key, i: Array) -> tuple[Any, Logs, Array]:
             del key, i
-            learned, logs = descend(learned, batch)
+            learned, target = now
+            learned, logs = descend(learned, batch, target)
             error = logs.pop("error")
-            return learned, logs, error
+            return (learned, after_step(target, online(learned), hp)), logs, error
 
-        learned, ring, logs = replayed.replay(
+        start = Learned(state.policy, state.learner.opt_state), state.learner.target
+        (learned, target), ring, logs = replayed.replay(
             store,
             state.memory,
             rollout,
-            Learned(state.policy, state.learner.opt_state),
+            start,
             step,
             hp,
             batches=alg.training_iter,
             passes=alg.training_batch_iter,
             sample_key=rng,
         )
-        target = follow_frames(target, learned.params, hp, rollout.reward.size) if target_network else ()
+        target = after_update(target, online(learned), hp, rollout.reward.size)
         return AgentState(learned.params, QLearner(target, learned.opt_state), ring), logs
 
     agent = Agent(

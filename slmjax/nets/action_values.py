@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from slmjax.nets.build import build
 from slmjax.nets.unroll import unroll, unroll_transitions
-from slmjax.types import Array, Key, Net, PyTree, Space, Tail
+from slmjax.types import Array, Head, Key, Net, PyTree, Space
 
 
 class ActionValues(NamedTuple):
@@ -39,7 +39,7 @@ def build_action_values(spec: Any, observation_space: Space, actions: int, width
     Raises:
         SpecError: see `nets.build.build`.
     """
-    net: Net = build(spec, observation_space, (Tail(actions * width, "critic", actions),), recurrent=True)
+    net: Net = build(spec, observation_space, (Head(actions * width, "critic", actions),), recurrent=True)
 
     def per_action(output: Array) -> Array:
         return output.reshape(*output.shape[:-1], actions, width)

@@ -1,4 +1,4 @@
-"""A policy and a value function: separate networks, or two tails of one; with a carry where they are recurrent."""
+"""A policy, alone or with a value function: separate networks, or two heads of one."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,102 +13,83 @@ from slmjax.nets.optim import optimizer
 from slmjax.nets.unroll import steps, unroll, unroll_transitions
 from slmjax.policies.heads import ActionHead
 from slmjax.policies.masks import masking
-from slmjax.types import Array, Key, Net, PyTree, Space, SpecError, Tail
+from slmjax.types import Array, Head, Key, Net, PyTree, Space, SpecError
 
 
 class ActorCritic(NamedTuple):
-    """Pure functions of a policy and a value function over one tree of parameters.
-
-    The first four are all that feed-forward networks need. The others hand a carry on, which is `()` for those, so an
-    algorithm written with them works with every network.
+    """Pure functions of a policy and a value function over one tree of parameters; `value` is None without a critic.
 
     Attributes:
         init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
-        policy: `(params, obs [..., obs]) -> distribution`.
-        value: `(params, obs [..., obs]) -> [...]`.
-        both: `(params, obs) -> (distribution, value)`, in one pass where the layers are shared.
         carry: `(num_envs) -> carry` of a fresh episode: a dict by part (`actor`, `critic`), or `()`.
-        step: `(params, obs [E, ...], carry) -> (distribution, value, carry)`: both, one step.
-        unroll: `(params, obs [T, E, ...], carry [E, ...], ended [T, E]) -> (distribution, value, carry)`: both, over
-            time, as `nets.unroll.unroll` does it.
-        unroll_transitions: `(params, obs, final_obs, carry, ended) -> (distribution, value, value of final_obs,
-            carry)`: with what to bootstrap from.
+        step: `(params, obs [..., obs], carry) -> (distribution, value [...], carry)`, one step.
+        unroll: `(params, obs [T, E, ...], carry [E, ...], resets [T, E]) -> (distribution, value, carry)`, over time as
+            `nets.unroll.unroll` does it.
+        values: `(params, obs, final_obs, carry, resets) -> (value, value of final_obs)`, over time as
+            `nets.unroll.unroll_transitions` does it.
     """
 
     init: Callable[[Key, Any], PyTree]
-    policy: Callable[[PyTree, PyTree], Any]
-    value: Callable[[PyTree, PyTree], Array]
-    both: Callable[[PyTree, PyTree], tuple[Any, Array]]
     carry: Callable[[int], PyTree]
-    step: Callable[[PyTree, PyTree, PyTree], tuple[Any, Array, PyTree]]
-    unroll: Callable[..., tuple[Any, Array, PyTree]]
-    unroll_transitions: Callable[..., tuple[Any, Array, Array, PyTree]]
+    step: Callable[[PyTree, PyTree, PyTree], tuple[Any, Any, PyTree]]
+    unroll: Callable[..., tuple[Any, Any, PyTree]]
+    values: Callable[..., tuple[Array, Array]]
 
 
 def build_actor_critic(
-    spec: NetKeys, observation_space: Space, head: ActionHead, action_shape: Any, *, recurrent: bool = False
+    spec: NetKeys, observation_space: Space, head: ActionHead, action_space: Any, *, critic: bool, recurrent: bool
 ) -> ActorCritic:
-    """The networks that a spec describes; `recurrent` where the algorithm hands a carry on.
+    """The networks that a spec describes: a policy, and a `critic`; `recurrent` where the algorithm hands a carry on.
 
     Where observations hold a mask of valid actions, the policy keeps to it.
 
     Raises:
-        SpecError: unknown names, a critic's keys together with `shared: true`, a mask that does not fit, or a
-            recurrent network where the algorithm has no use for it.
+        SpecError: unknown names, a critic's keys together with `shared: true`, a mask that does not fit, a dueling
+            network without a critic, or a recurrent one where the algorithm has no use for it.
     """
     mask = masking(observation_space, head.choices)
-    net = _joined(spec, observation_space, Tail(head.width, "actor"), Tail(1, "critic"), recurrent)
+    net = _joined(spec, observation_space, Head(head.width, "actor"), critic, recurrent)
 
     def init(rng: Key, spec: NetKeys) -> PyTree:
         params = net.init(rng, spec)
         if head.log_std:
-            params["log_std"] = jnp.full(action_shape, spec.log_std_init, jnp.float32)
+            params["log_std"] = jnp.full(action_space.shape, spec.log_std_init, jnp.float32)
         return params
 
-    def read(params: PyTree, outputs: tuple[Array, ...], obs: PyTree) -> tuple[Any, Array]:
-        return head.distribution(mask(outputs[0], obs), params.get("log_std")), outputs[1][..., 0]
+    def read(params: PyTree, outputs: tuple[Array, ...], obs: PyTree) -> tuple[Any, Any]:
+        policy = head.distribution(mask(outputs[0], obs), params.get("log_std"))
+        return policy, outputs[1][..., 0] if critic else None
 
-    def both(params: PyTree, obs: PyTree) -> tuple[Any, Array]:
-        return step(params, obs, ())[:2]
-
-    def policy(params: PyTree, obs: PyTree) -> Any:
-        return both(params, obs)[0]
-
-    def value(params: PyTree, obs: PyTree) -> Array:
-        return both(params, obs)[1]
-
-    def step(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[Any, Array, PyTree]:
+    def step(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[Any, Any, PyTree]:
         outputs, carry = net.apply(params, obs, carry)
-        return (*read(params, outputs, obs), carry)
+        return *read(params, outputs, obs), carry
 
-    def over_time(params: PyTree, obs: PyTree, carry: PyTree, ended: Array) -> tuple[Any, Array, PyTree]:
-        outputs, carry = unroll(net, params, obs, carry, ended)
-        return (*read(params, outputs, obs), carry)
+    def over_time(params: PyTree, obs: PyTree, carry: PyTree, resets: Array) -> tuple[Any, Any, PyTree]:
+        outputs, carry = unroll(net, params, obs, carry, resets)
+        return *read(params, outputs, obs), carry
 
-    def transitions(
-        params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Array
-    ) -> tuple[Any, Array, Array, PyTree]:
-        outputs, successors, carry = unroll_transitions(net, params, obs, final_obs, carry, ended)
-        return (*read(params, outputs, obs), successors[1][..., 0], carry)
+    def values(params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, resets: Array) -> tuple[Array, Array]:
+        (_, value), (_, final), _ = unroll_transitions(net, params, obs, final_obs, carry, resets)
+        return value[..., 0], final[..., 0]
 
-    return ActorCritic(init, policy, value, both, net.carry, step, over_time, transitions)
+    return ActorCritic(init, net.carry, step, over_time, values)
 
 
-def _joined(spec: NetKeys, space: Space, policy_tail: Tail, value_tail: Tail, recurrent: bool) -> Net:
+def _joined(spec: Any, space: Space, policy: Head, critic: bool, recurrent: bool) -> Net:
     """One network with the outputs (policy, value), over parameters and carries by part."""
-    if spec.shared:
-        for name in ("critic_hid_layers", "critic_optim_spec"):
-            if getattr(spec, name, None) is not None:
-                raise SpecError("expected no value of its own while `shared: true`.", f"agent.net.{name}")
-        parts = {"actor": build(spec, space, (policy_tail, value_tail), recurrent=recurrent)}
-    else:
-        actor = build(spec, space, (policy_tail,), recurrent=recurrent)
-        parts = {"actor": actor, "critic": build(spec, space, (value_tail,), critic=True, recurrent=recurrent)}
+    if not critic and spec.type.startswith("Dueling"):
+        raise SpecError(f"expected a plain network, got {spec.type}: there is no critic to duel.", "agent.net.type")
+    shared, value = critic and spec.shared, Head(1, "critic")
+    for name in ("critic_hid_layers", "critic_optim_spec") if shared else ():
+        if getattr(spec, name, None) is not None:
+            raise SpecError("expected no value of its own while `shared: true`.", f"agent.net.{name}")
+    parts = {"actor": build(spec, space, (policy, value) if shared else (policy,), recurrent=recurrent)}
+    if critic and not shared:
+        parts["critic"] = build(spec, space, (value,), critic=True, recurrent=recurrent)
 
     def init(rng: Key, spec: NetKeys) -> PyTree:
-        return {
-            name: net.init(key, spec) for key, (name, net) in zip(jax.random.split(rng), parts.items(), strict=False)
-        }
+        keys = jax.random.split(rng) if critic else (rng,)
+        return {name: net.init(key, spec) for key, (name, net) in zip(keys, parts.items(), strict=False)}
 
     def carry(num_envs: int) -> PyTree:
         fresh = {name: net.carry(num_envs) for name, net in parts.items()}
@@ -119,8 +100,8 @@ def _joined(spec: NetKeys, space: Space, policy_tail: Tail, value_tail: Tail, re
         outputs = tuple(x for out, _ in done.values() for x in out)
         return outputs, {name: left for name, (_, left) in done.items()} if carry else ()
 
-    def over_time(params: PyTree, obs: PyTree, carry: PyTree, ended: Array) -> tuple[tuple[Array, ...], PyTree, PyTree]:
-        done = {name: steps(net, params[name], obs, carry[name], ended) for name, net in parts.items()}
+    def over_time(params: PyTree, obs: PyTree, carry: PyTree, resets: Array) -> tuple[Any, PyTree, PyTree]:
+        done = {name: steps(net, params[name], obs, carry[name], resets) for name, net in parts.items()}
         outputs = tuple(x for out, _, _ in done.values() for x in out)
         reached, last = ({name: done[name][i] for name in parts} for i in (1, 2))
         return outputs, reached, last

@@ -11,9 +11,10 @@ The statistics are part of `params`, beside what is trained: `{"params": ..., "b
 them, but an optimiser may still move what has none (weight decay). So an algorithm takes them from `Net.learn`:
 
     outputs, learned = net.learn(params, obs)           # inside of the loss; `learned` is handed out as auxiliary
-    params, opt_state = descend(optimizer, gradient, opt_state, params)
-    params = keep_statistics(params, learned)
+    params = keep_statistics(params, learned)           # after the step of the optimiser: see learners/descent.py
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -74,6 +75,20 @@ class BatchRenorm(nn.Module):
         mean = average(rows)
         deviation = jnp.sqrt(average((rows - mean) ** 2) + self.eps)
         return mean, deviation, jnp.where(total > 0, self.momentum, 0.0)
+
+
+def renormalise(warmup: int | None, train: bool, weight: Array | None) -> Callable[[Array], Array]:
+    """What a module does after its input and each hidden layer, with a layer of its own each time; None: nothing."""
+
+    def after(x: Array) -> Array:
+        if warmup is None:
+            return x
+        if weight is None:
+            return BatchRenorm(warmup)(x, train)
+        each = weight.reshape(*weight.shape, *(1,) * (x.ndim - 1 - weight.ndim))  # for every pixel of an image
+        return BatchRenorm(warmup)(x, train, jnp.broadcast_to(each, x.shape[:-1]))
+
+    return after
 
 
 def keep_statistics(params: PyTree, learned: PyTree) -> PyTree:

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 
 from slmjax import registry
-from slmjax.types import Net, Space, SpecError, Tail
+from slmjax.types import Head, Net, Space, SpecError
 
 
 def build(
     spec: Any,
     observation_space: Space,
-    tails: tuple[Tail, ...],
+    heads: tuple[Head, ...],
     critic: bool = False,
     *,
     recurrent: bool = False,
@@ -22,7 +22,7 @@ def build(
     Args:
         spec: `hp.net`.
         observation_space: what it sees.
-        tails: what it puts out.
+        heads: what it puts out.
         critic: whether it is the second of two.
         recurrent: the algorithm hands a carry from step to step.
         statistics: the algorithm learns by `Net.learn` where the network has it, and keeps what that moved.
@@ -30,7 +30,7 @@ def build(
     Raises:
         SpecError: the network's keys cannot work, or it needs what the algorithm does not do.
     """
-    net: Net = registry.resolve("net", spec.type).build(spec, observation_space, tails, critic)
+    net: Net = registry.resolve("net", spec.type).build(spec, observation_space, heads, critic)
     if not recurrent and jax.tree.leaves(net.carry(1)):
         raise SpecError(
             f"expected a feed-forward network, got {spec.type}: this algorithm hands no state from step to step.",

@@ -1,4 +1,4 @@
-"""Convolutions over the images of an observation, dense layers over what they see and the rest, then tails."""
+"""Convolutions over the images of an observation, dense layers over what they see and the rest, then heads."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.nets import inputs, layers
-from slmjax.nets.batch_renorm import STATISTICS, BatchRenorm
+from slmjax.nets.batch_renorm import renormalise
 from slmjax.nets.initializers import Initializer
 from slmjax.nets.keys import RenormKeys
-from slmjax.nets.layers import Inits, Recipe
+from slmjax.nets.layers import Inits, LayerSpec
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Box, Key, Net, Network, PyTree, Space, SpecError, Tail
+from slmjax.types import Array, Box, Head, Net, Network, Space, SpecError
 
 PRESETS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1))}  # Mnih et al. 2015, methods: with one dense layer of 512
 
@@ -170,13 +170,13 @@ def check_images(asked: tuple[ConvLayer, ...], observation_space: Space) -> None
             height, width = layer.size(height), layer.size(width)
 
 
-def convolve(x: Array, asked: tuple[ConvLayer, ...], look: Recipe, init: Initializer, after: Any) -> Array:
+def convolve(x: Array, asked: tuple[ConvLayer, ...], spec: LayerSpec, init: Initializer, after: Any) -> Array:
     """Features `[..., size]` of images `[..., height, width, channels]`; called inside of a module."""
     lead = x.shape[:-3]
     for layer in asked:
         x = Convolution(layer, init)(x)
-        x = nn.LayerNorm()(x) if look.layer_norm else x
-        x = after(look.act(x))
+        x = nn.LayerNorm()(x) if spec.layer_norm else x
+        x = after(spec.act(x))
     return x.reshape(*lead, -1)
 
 
@@ -184,24 +184,24 @@ def encode(
     images: tuple[Array, ...],
     vector: Array | None,
     asked: tuple[ConvLayer, ...],
-    look: Recipe,
+    spec: LayerSpec,
     init: Initializer,
     after: Any,
 ) -> Array:
     """What the convolutions see of each image, and the rest of the observation, as one vector `[..., size]`."""
-    seen = [convolve(image, asked, look, init, after) for image in images]
+    seen = [convolve(image, asked, spec, init, after) for image in images]
     return jnp.concatenate(seen if vector is None else [*seen, after(vector)], -1)
 
 
 class Conv(nn.Module):
-    """Convolutions, dense layers and tails; takes what `inputs.split` gives, returns one `[..., width]` a tail.
+    """Convolutions, dense layers and heads; takes what `inputs.split` gives, returns one `[..., width]` a head.
 
     `renorm` counts the batches of plain batch normalisation; None: no batch renormalisation.
     """
 
     convolutions: tuple[ConvLayer, ...]
     body: tuple[int, ...]
-    look: Recipe
+    spec: LayerSpec
     inits: Inits
     renorm: int | None = None
 
@@ -209,25 +209,17 @@ class Conv(nn.Module):
     def __call__(
         self, images: tuple[Array, ...], vector: Array | None, train: bool = False, weight: Array | None = None
     ) -> tuple[Array, ...]:
-        """The tails' outputs; `weight [...]` of each observation in the statistics of the batch."""
-
-        def after(x: Array) -> Array:
-            if self.renorm is None:
-                return x
-            if weight is None:
-                return BatchRenorm(self.renorm)(x, train)
-            each = weight.reshape(*weight.shape, *(1,) * (x.ndim - 1 - weight.ndim))  # for every pixel of an image
-            return BatchRenorm(self.renorm)(x, train, jnp.broadcast_to(each, x.shape[:-1]))
-
-        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden, after)
-        x = layers.body(x, self.body, self.look, self.inits.hidden, after)
-        return layers.tails(x, self.look, self.inits, after)
+        """The heads' outputs; `weight [...]` of each observation in the statistics of the batch."""
+        after, init = renormalise(self.renorm, train, weight), self.inits.hidden
+        x = encode(images, vector, self.convolutions, self.spec, init, after)
+        x = layers.body(x, self.body, self.spec, init, after)
+        return layers.heads(x, self.spec, self.inits, after)
 
 
 def build(
-    spec: ConvNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False, dueling: bool = False
+    spec: ConvNet, observation_space: Space, heads: tuple[Head, ...], critic: bool = False, dueling: bool = False
 ) -> Net:
-    """A network from its spec: an image, or a dict with images, in; one output a tail out.
+    """A network from its spec: an image, or a dict with images, in; one output a head out.
 
     Raises:
         SpecError: unknown names, layers of a wrong form, no image, or one too small.
@@ -235,24 +227,12 @@ def build(
     del critic  # it looks like the actor
     convolutions = conv_layers(spec.conv_hid_layers)
     check_images(convolutions, observation_space)
-    look = layers.recipe(spec, tails, spec.fc_hid_layers, dueling)
+    what = layers.layer_spec(spec, heads, spec.fc_hid_layers, dueling)
     renorm = spec.batch_renorm_warmup if spec.batch_renorm else None
-    module = Conv(convolutions, spec.fc_hid_layers, look, layers.no_inits(tails), renorm)
+    module = Conv(convolutions, spec.fc_hid_layers, what, layers.no_inits(heads), renorm)
 
-    def init(rng: Key, spec: ConvNet) -> PyTree:
-        fresh = module.clone(inits=layers.inits(spec, tails))
-        return fresh.init(rng, *inputs.split(observation_space, inputs.example(observation_space)))
-
-    def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
-        outputs: Any = module.apply(params, *inputs.split(observation_space, obs))
-        return outputs, carry
-
-    def learn(params: PyTree, obs: PyTree, weight: Array | None = None) -> tuple[tuple[Array, ...], PyTree]:
-        seen = inputs.split(observation_space, obs)
-        outputs, moved = module.apply(params, *seen, True, weight, mutable=[STATISTICS])
-        return outputs, params | moved
-
-    return Net(init, apply, learn=learn if spec.batch_renorm else None)
+    see = partial(inputs.split, observation_space)
+    return layers.feed_forward(module, see, observation_space, spec.batch_renorm)
 
 
 CONV_NET = Network(ConvNet, build)

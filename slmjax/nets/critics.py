@@ -19,7 +19,7 @@ from slmjax.maths.arrays import pick
 from slmjax.nets.build import build
 from slmjax.nets.optim import net_optimizer, optimizer
 from slmjax.policies.continuous import to_unit
-from slmjax.types import HP, Array, Box, Dict, Discrete, Key, Net, PyTree, Space, SpecError, Tail
+from slmjax.types import HP, Array, Box, Dict, Discrete, Head, Key, Net, PyTree, Space, SpecError
 
 
 class Critics(NamedTuple):
@@ -48,7 +48,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         SpecError: unknown names, or actions that have no unit: whole numbers, or a bound that is infinite.
     """
     if isinstance(action_space, Discrete):
-        net = build(spec, observation_space, (Tail(action_space.n, "critic"),), True, statistics=True)
+        net = build(spec, observation_space, (Head(action_space.n, "critic"),), True, statistics=True)
         see: Callable[[PyTree, Any], PyTree] = lambda obs, action: obs  # noqa: E731
         unit: Callable[[Array], Array] = lambda action: action  # noqa: E731
         read: Callable[[Array, Array], Array] = lambda q, action: pick(q, action[None])  # noqa: E731
@@ -59,7 +59,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         parts = observation_space.spaces if isinstance(observation_space, Dict) else {"obs": observation_space}
         place = "action" if "action" not in parts else "the unit action"  # beside the parts that the user has named
         inputs = Dict({**parts, place: Box(-1.0, 1.0, action_space.shape)})
-        net = build(spec, inputs, (Tail(1, "critic"),), True, statistics=True)
+        net = build(spec, inputs, (Head(1, "critic"),), True, statistics=True)
         see = lambda obs, action: {**(obs if isinstance(obs, dict) else {"obs": obs}), place: action}  # noqa: E731
         unit = lambda action: to_unit(action, low, high)  # noqa: E731
         read = lambda q, action: q[..., 0]  # noqa: E731

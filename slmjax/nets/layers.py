@@ -1,6 +1,6 @@
-"""What networks are made of: dense layers with their norms, hidden stacks, plain and dueling tails.
+"""What networks are made of: dense layers with their norms, hidden stacks, plain and dueling heads.
 
-The functions that take a `Recipe` are called inside of a module's `__call__`; the layers that they make are its own.
+The functions that take a `LayerSpec` are called inside a module's `__call__`; the layers that they make are its own.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slmjax.nets.batch_renorm import STATISTICS
 from slmjax.nets.initializers import Initializer, activation, initializer, orthogonal
+from slmjax.nets.inputs import example
 from slmjax.nets.keys import LayerKeys
-from slmjax.types import Array, SpecError, Tail
+from slmjax.types import Array, Head, Key, Net, PyTree, Space, SpecError
 
 POWER_ITERATIONS = 32  # a Gaussian matrix of any size is then found at most 2 % too small
 
@@ -24,36 +26,36 @@ _ZEROS = initializer("zeros", None)
 
 
 class Inits(NamedTuple):
-    """Initialisers of hidden layers and of each tail."""
+    """Initialisers of hidden layers and of each head."""
 
     hidden: Initializer
-    tails: tuple[Initializer, ...]
+    heads: tuple[Initializer, ...]
 
 
-def inits(spec: LayerKeys, tails: tuple[Tail, ...]) -> Inits:
+def inits(spec: LayerKeys, heads: tuple[Head, ...]) -> Inits:
     """The initialisers that a spec asks for; its gains may be traced.
 
     Raises:
         SpecError: unknown initialiser.
     """
     hidden = initializer(spec.init_fn, spec.init_gain)
-    own = [getattr(spec, f"{tail.role}_init_std") for tail in tails]
+    own = [getattr(spec, f"{head.role}_init_std") for head in heads]
     return Inits(hidden, tuple(hidden if gain is None else orthogonal(gain) for gain in own))
 
 
-def no_inits(tails: tuple[Tail, ...]) -> Inits:
+def no_inits(heads: tuple[Head, ...]) -> Inits:
     """Zeros: to check shapes, flax traces every initialiser again whenever a module is applied."""
-    return Inits(_ZEROS, (_ZEROS,) * len(tails))
+    return Inits(_ZEROS, (_ZEROS,) * len(heads))
 
 
-class Recipe(NamedTuple):
-    """How the layers of a network look: the static values of its spec.
+class LayerSpec(NamedTuple):
+    """What the layers of a network are: the static values of its spec.
 
     Attributes:
         act: activation of hidden layers.
-        out_act: activation of the tails.
-        tails: what the network puts out.
-        tail_hidden: widths of the hidden layers that each tail has of its own.
+        out_act: activation of the heads.
+        heads: what the network puts out.
+        head_hidden: widths of the hidden layers that each head has of its own.
         layer_norm: standardise features before `act`.
         weight_norm: hidden dense layers learn length and direction of their weights.
         spectral_norm: divide the last hidden layer by its largest singular value.
@@ -62,36 +64,36 @@ class Recipe(NamedTuple):
 
     act: Callable[[Array], Array]
     out_act: Callable[[Array], Array]
-    tails: tuple[Tail, ...]
-    tail_hidden: tuple[int, ...]
+    heads: tuple[Head, ...]
+    head_hidden: tuple[int, ...]
     layer_norm: bool
     weight_norm: bool
     spectral_norm: bool
     dueling: bool = False
 
 
-def recipe(spec: LayerKeys, tails: tuple[Tail, ...], hidden: tuple[int, ...], dueling: bool = False) -> Recipe:
-    """The recipe in a spec whose last layers before the tails are `hidden`.
+def layer_spec(spec: LayerKeys, heads: tuple[Head, ...], hidden: tuple[int, ...], dueling: bool = False) -> LayerSpec:
+    """What a spec whose last layers before the heads are `hidden` says of its layers.
 
     Raises:
         SpecError: unknown activation or initialiser, no layer that `spectral_norm` could divide, or dueling
             critics with one number to put out.
     """
-    critics = [_actions(tail) for tail in tails if tail.role == "critic"]
+    critics = [_actions(head) for head in heads if head.role == "critic"]
     if dueling and critics and max(critics) < 2:
         raise SpecError(
             f"expected a plain network, got {spec.type}: a dueling critic is a value and the advantages of several "  # type: ignore[attr-defined]
             "actions, and here it puts out one number.",
             "agent.net.type",
         )
-    inits(spec, tails)  # an unknown name shows here, not in the first trace
-    if spec.spectral_norm and not (*hidden, *spec.tail_hid_layers):
+    inits(spec, heads)  # an unknown name shows here, not in the first trace
+    if spec.spectral_norm and not (*hidden, *spec.head_hid_layers):
         raise SpecError("expected a hidden dense layer to divide, got a network without.", "agent.net.spectral_norm")
-    return Recipe(
+    return LayerSpec(
         activation(spec.hid_layers_activation, "agent.net.hid_layers_activation"),
         activation(spec.out_layer_activation, "agent.net.out_layer_activation"),
-        tails,
-        spec.tail_hid_layers,
+        heads,
+        spec.head_hid_layers,
         spec.layer_norm,
         spec.weight_norm,
         spec.spectral_norm,
@@ -155,41 +157,43 @@ def largest_singular_value(matrix: Array) -> Array:
     return unit(fixed @ v) @ matrix @ v
 
 
-def hidden(x: Array, widths: tuple[int, ...], look: Recipe, init: Initializer, after: Any, last: bool = False) -> Array:
+def hidden(
+    x: Array, widths: tuple[int, ...], spec: LayerSpec, init: Initializer, after: Any, last: bool = False
+) -> Array:
     """Hidden layers: dense, layer norm, activation, `after`. `last`: no other hidden layer follows."""
     for i, width in enumerate(widths):
-        divided = look.spectral_norm and last and i == len(widths) - 1
-        x = Dense(width, init, weight_norm=look.weight_norm, spectral_norm=divided)(x)
-        x = nn.LayerNorm()(x) if look.layer_norm else x
-        x = after(look.act(x))
+        divided = spec.spectral_norm and last and i == len(widths) - 1
+        x = Dense(width, init, weight_norm=spec.weight_norm, spectral_norm=divided)(x)
+        x = nn.LayerNorm()(x) if spec.layer_norm else x
+        x = after(spec.act(x))
     return x
 
 
-def body(x: Array, widths: tuple[int, ...], look: Recipe, init: Initializer, after: Any) -> Array:
-    """The hidden layers that all tails share."""
-    return hidden(x, widths, look, init, after, last=not look.tail_hidden)
+def body(x: Array, widths: tuple[int, ...], spec: LayerSpec, init: Initializer, after: Any) -> Array:
+    """The hidden layers that all heads share."""
+    return hidden(x, widths, spec, init, after, last=not spec.head_hidden)
 
 
-def tails(x: Array, look: Recipe, init: Inits, after: Any) -> tuple[Array, ...]:
-    """One output `[..., width]` a tail."""
+def heads(x: Array, spec: LayerSpec, init: Inits, after: Any) -> tuple[Array, ...]:
+    """One output `[..., width]` a head."""
 
-    def stream(width: int, tail_init: Initializer) -> Array:
-        own = hidden(x, look.tail_hidden, look, init.hidden, after, last=True)
-        return Dense(width, tail_init)(own)
+    def stream(width: int, head_init: Initializer) -> Array:
+        own = hidden(x, spec.head_hidden, spec, init.hidden, after, last=True)
+        return Dense(width, head_init)(own)
 
     outputs = []
-    for tail, tail_init in zip(look.tails, init.tails, strict=True):
-        actions = _actions(tail)
-        if look.dueling and tail.role == "critic" and actions > 1:
-            value, advantage = stream(tail.width // actions, tail_init), stream(tail.width, tail_init)
-            outputs.append(look.out_act(duel(value, advantage, actions)))
+    for head, head_init in zip(spec.heads, init.heads, strict=True):
+        actions = _actions(head)
+        if spec.dueling and head.role == "critic" and actions > 1:
+            value, advantage = stream(head.width // actions, head_init), stream(head.width, head_init)
+            outputs.append(spec.out_act(duel(value, advantage, actions)))
         else:
-            outputs.append(look.out_act(stream(tail.width, tail_init)))
+            outputs.append(spec.out_act(stream(head.width, head_init)))
     return tuple(outputs)
 
 
-def _actions(tail: Tail) -> int:
-    return tail.width if tail.actions is None else tail.actions
+def _actions(head: Head) -> int:
+    return head.width if head.actions is None else head.actions
 
 
 def duel(value: Array, advantage: Array, actions: int) -> Array:
@@ -200,3 +204,22 @@ def duel(value: Array, advantage: Array, actions: int) -> Array:
     each = advantage.reshape(*advantage.shape[:-1], actions, -1)
     q = value[..., None, :] + each - jnp.mean(each, -2, keepdims=True)
     return q.reshape(advantage.shape)
+
+
+def feed_forward(module: Any, see: Callable[[Any], tuple[Any, ...]], space: Space, statistics: bool) -> Net:
+    """The network of a module with the fields `spec` and `inits`, which takes what `see(obs)` gives.
+
+    `statistics` where it also takes `train` and `weight`, and moves running statistics by them.
+    """
+
+    def init(rng: Key, spec: Any) -> PyTree:
+        return module.clone(inits=inits(spec, module.spec.heads)).init(rng, *see(example(space)))
+
+    def apply(params: PyTree, obs: PyTree, carry: PyTree) -> tuple[tuple[Array, ...], PyTree]:
+        return module.apply(params, *see(obs)), carry
+
+    def learn(params: PyTree, obs: PyTree, weight: Array | None = None) -> tuple[tuple[Array, ...], PyTree]:
+        outputs, moved = module.apply(params, *see(obs), True, weight, mutable=[STATISTICS])
+        return outputs, params | moved
+
+    return Net(init, apply, learn=learn if statistics else None)

@@ -1,4 +1,4 @@
-"""Recurrent networks: encoder, RNN, GRU or LSTM cells with a real carry from step to step, tails."""
+"""Recurrent networks: encoder, RNN, GRU or LSTM cells with a real carry from step to step, heads."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +12,9 @@ from slmjax.nets import inputs, layers
 from slmjax.nets.conv import ConvLayer, check_images, conv_layers, encode
 from slmjax.nets.initializers import Initializer, initializer, orthogonal
 from slmjax.nets.keys import LayerKeys
-from slmjax.nets.layers import Dense, Inits, Recipe
+from slmjax.nets.layers import Dense, Inits, LayerSpec
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Array, Key, Net, Network, PyTree, Space, SpecError, Tail
+from slmjax.types import Array, Head, Key, Net, Network, PyTree, Space, SpecError
 
 
 @hyper
@@ -126,13 +126,13 @@ class Cells(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Encoder, layers of cells, tails; takes what `inputs.split` gives, over time."""
+    """Encoder, layers of cells, heads; takes what `inputs.split` gives, over time."""
 
     convolutions: tuple[ConvLayer, ...]
     encoder: tuple[int, ...]
     cells: tuple[str, ...]
     width: int
-    look: Recipe
+    spec: LayerSpec
     inits: Inits
     cell_init: Initializer
 
@@ -142,20 +142,20 @@ class Recurrent(nn.Module):
     ) -> tuple[tuple[Array, ...], tuple, tuple]:
         """Outputs `[T, ..., width]`, carry after each step, carry."""
         after = lambda x: x  # noqa: E731
-        x = encode(images, vector, self.convolutions, self.look, self.inits.hidden, after)
-        x = layers.hidden(x, self.encoder, self.look, self.inits.hidden, after)
+        x = encode(images, vector, self.convolutions, self.spec, self.inits.hidden, after)
+        x = layers.hidden(x, self.encoder, self.spec, self.inits.hidden, after)
         reached, last = [], []
         for cell, state in zip(self.cells, carry, strict=True):
             x, states, state = Cells(cell, self.width, self.cell_init)(x, state, ended)
             reached.append(states)
             last.append(state)
-        return layers.tails(x, self.look, self.inits, after), tuple(reached), tuple(last)
+        return layers.heads(x, self.spec, self.inits, after), tuple(reached), tuple(last)
 
 
 def build(
-    spec: RecurrentNet, observation_space: Space, tails: tuple[Tail, ...], critic: bool = False, dueling: bool = False
+    spec: RecurrentNet, observation_space: Space, heads: tuple[Head, ...], critic: bool = False, dueling: bool = False
 ) -> Net:
-    """A network from its spec: observations of any space in, one output a tail out.
+    """A network from its spec: observations of any space in, one output a head out.
 
     Its carry is a tuple over layers of tuples of `[..., H]`: output, and the LSTM's cell.
 
@@ -170,10 +170,10 @@ def build(
         raise SpecError("expected it or fc_hid_layers, which is the same, got both.", "agent.net.hid_layers")
     named = [widths for widths in (spec.fc_hid_layers, spec.hid_layers) if widths is not None]
     encoder = named[0] if named else (64,)
-    look = layers.recipe(spec, tails, (), dueling)
+    what = layers.layer_spec(spec, heads, (), dueling)
     cells, width = (spec.cell_type,) * spec.rnn_num_layers, spec.rnn_hidden_size
-    zeros = layers.no_inits(tails)
-    module = Recurrent(convolutions, encoder, cells, width, look, zeros, zeros.hidden)
+    zeros = layers.no_inits(heads)
+    module = Recurrent(convolutions, encoder, cells, width, what, zeros, zeros.hidden)
 
     def see(obs: PyTree) -> tuple[tuple[Array, ...], Array | None]:
         if convolutions:
@@ -185,7 +185,7 @@ def build(
         return (state,) * spec.rnn_num_layers
 
     def init(rng: Key, spec: RecurrentNet) -> PyTree:
-        fresh = module.clone(inits=layers.inits(spec, tails), cell_init=initializer(spec.init_fn, 1.0))
+        fresh = module.clone(inits=layers.inits(spec, heads), cell_init=initializer(spec.init_fn, 1.0))
         obs = jax.tree.map(lambda x: x[None, None], inputs.example(observation_space))
         return fresh.init(rng, *see(obs), carry(1), jnp.zeros((1, 1), bool))
 
