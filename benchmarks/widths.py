@@ -33,8 +33,8 @@ def first_three(spec: dict, sessions: int, count: int, frames: int) -> dict[str,
     state, rows = population.segment(population.init(keys, hp), hp, 0, stop)
     found = {name: x[:3] for name, x in rows.items()}
     leaves = jax.tree_util.tree_leaves_with_path(state[0])
-    for number, (path, _) in enumerate(leaves):
-        found[jax.tree_util.keystr(path)] = np.concatenate([*population.parts(state, number)])[:3]
+    for (path, _), parts in zip(leaves, population.parts(state), strict=True):
+        found[jax.tree_util.keystr(path)] = np.concatenate([*parts])[:3]
     return found
 
 

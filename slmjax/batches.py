@@ -47,17 +47,17 @@ class Layout(NamedTuple):
         each = [jax.tree.map(lambda x, to=to: _put(x, same, to), stack([hp])) for to in self.devices]
         return tuple(each[i % len(each)] for i in range(len(self.firsts)))
 
-    def parts(self, batches: Batches, leaf: int) -> Iterator[np.ndarray]:
-        """Leaf number `leaf` of all batches on the host, without what fills up the last."""
-        for first, batch in zip(self.firsts, batches, strict=True):
-            yield _on_host(jax.tree.leaves(batch)[leaf])[: self.size - first]
+    def parts(self, batches: Batches) -> list[Iterator[np.ndarray]]:
+        """Each leaf on the host, batch by batch, without what fills up the last."""
+        left = [self.size - first for first in self.firsts]
+        every = zip(*map(jax.tree.leaves, batches), strict=True)
+        return [(_on_host(x)[:n] for n, x in zip(left, leaf, strict=True)) for leaf in every]
 
     def gather(self, batches: Batches) -> PyTree:
         """What all sessions have, on the first device."""
         leaves, structure = jax.tree.flatten(batches[0])
-        whole = [
-            _like(leaf, np.concatenate([*self.parts(batches, i)]), self.devices[0]) for i, leaf in enumerate(leaves)
-        ]
+        pairs = zip(leaves, self.parts(batches), strict=True)
+        whole = [_like(leaf, np.concatenate([*parts]), self.devices[0]) for leaf, parts in pairs]
         return jax.tree.unflatten(structure, whole)
 
     def _device(self, batch: int) -> Any:

@@ -53,8 +53,8 @@ class Population(NamedTuple):
         place: a pytree `[S, ...]` in batches on the devices.
         repeat: an `HP` of one session in batches: the same for every session, placed once a device.
         gather: batches as a pytree `[S, ...]` on the first device.
-        parts: `(batches, leaf)`: leaf number `leaf` of them as arrays `[n, ...]` on the host, `S` rows in all and in
-            order; on a CPU they are views of what the device holds. Keys of random numbers come as their data.
+        parts: `(batches)`: of each leaf an iterator over arrays `[n, ...]` on the host, `S` rows in all and in order;
+            on a CPU they are views of what the device holds. Keys of random numbers come as their data.
         lower: `(sessions, hp) -> jax.stages.Lowered` of `segment`, to look at what is compiled.
     """
 
@@ -68,7 +68,7 @@ class Population(NamedTuple):
     place: Callable[[PyTree], Batches]
     repeat: Callable[[HP], Batches]
     gather: Callable[[Batches], PyTree]
-    parts: Callable[[Batches, int], Iterator[np.ndarray]]
+    parts: Callable[[Batches], list[Iterator[np.ndarray]]]
     lower: Callable[[Batches, Batches], jax.stages.Lowered]
 
 

@@ -163,7 +163,7 @@ def test_dqn_and_double_dqn_differ_exactly_where_their_choices_do():
 
 def test_a_replaced_target_is_set_once_a_multiple_of_its_frames_was_passed():
     old, new = {"w": jnp.zeros(3)}, {"w": jnp.ones(3)}
-    hp = lambda net, frame: HP((), (), net, frame)  # noqa: E731
+    hp = lambda net, frame: HP((), (), net, jnp.int32(frame))  # noqa: E731
     moved = lambda net, frame: after_update(old, new, hp(net, frame), 4)["w"].tolist()  # noqa: E731
     for frame in (0, 4, 992, 1000, 1992):
         assert moved(MLPNet(), frame) == [0.0] * 3

@@ -157,8 +157,8 @@ def _rows(history: History, chunk: Chunk) -> Iterator[leaves.Leaf]:
 
 
 def _leaves(trial: Trial, sessions: Batches) -> Iterator[leaves.Leaf]:
-    for i, (name, want) in enumerate(described(_template(trial))):
-        yield name, want.shape, want.dtype, trial.population.parts(sessions, i)
+    for (name, want), parts in zip(described(_template(trial)), trial.population.parts(sessions), strict=True):
+        yield name, want.shape, want.dtype, parts
 
 
 def _template(trial: Trial) -> Any:

@@ -208,7 +208,7 @@ def load_result(path: str | os.PathLike[str]) -> Result:
 def result_of(trial: Trial, run: Run) -> Result:
     """What a run has come to; of what its sessions hold, a copy on the host."""
     names = [name for name, _ in named(run.sessions[0])]
-    leaves = [np.concatenate([*trial.population.parts(run.sessions, i)]) for i in range(len(names))]
+    leaves = [np.concatenate([*parts]) for parts in trial.population.parts(run.sessions)]
     return Result(Kit(trial.spec), dict(zip(names, leaves, strict=True)), run.history, run.frame)
 
 

@@ -77,10 +77,10 @@ def build(
     renorm = spec.batch_renorm_warmup if spec.batch_renorm else None
     module = MLP(encoders or ((),), hidden, what, layers.no_inits(heads), renorm)
 
-    def see(obs: Any) -> tuple[Array, ...]:
+    def see(obs: Any) -> tuple[tuple[Array, ...]]:
         if encoders and isinstance(observation_space, Dict):
-            return inputs.parts(observation_space, obs)
-        return (inputs.flatten(observation_space, obs),)
+            return (inputs.parts(observation_space, obs),)
+        return ((inputs.flatten(observation_space, obs),),)
 
     return layers.feed_forward(module, see, observation_space, spec.batch_renorm)
 
