@@ -1,8 +1,8 @@
 """What observations and actions are made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ class Discrete:
     """The integers `0 .. n-1`; a value is an int32 scalar."""
 
     n: int
-    shape: tuple[int, ...] = field(default=(), init=False)
-    dtype: Any = field(default=jnp.int32, init=False)
+    shape: ClassVar[tuple[int, ...]] = ()
+    dtype: ClassVar[Any] = jnp.int32
 
     def sample(self, key: Key) -> Array:
         """A uniform draw, shape `()`."""
@@ -78,16 +78,12 @@ class MultiDiscrete:
     """A vector of `len(nvec)` integers, entry `i` in `0 .. nvec[i]-1`."""
 
     nvec: tuple[int, ...]
+    dtype: ClassVar[Any] = jnp.int32
 
     @property
     def shape(self) -> tuple[int, ...]:
         """`(len(nvec),)`."""
         return (len(self.nvec),)
-
-    @property
-    def dtype(self) -> Any:
-        """int32."""
-        return jnp.int32
 
     def sample(self, key: Key) -> Array:
         """A uniform draw, shape `[len(nvec)]`."""
@@ -102,16 +98,12 @@ class MultiBinary:
     """A vector of `n` zeros and ones."""
 
     n: int
+    dtype: ClassVar[Any] = jnp.int32
 
     @property
     def shape(self) -> tuple[int, ...]:
         """`(n,)`."""
         return (self.n,)
-
-    @property
-    def dtype(self) -> Any:
-        """int32."""
-        return jnp.int32
 
     def sample(self, key: Key) -> Array:
         """A uniform draw, shape `[n]`."""

@@ -10,6 +10,7 @@
 The critic's target is `A + V`, the lambda-return.
 """
 
+from functools import partial
 from typing import Any
 
 from slmjax.learners import on_policy
@@ -18,7 +19,7 @@ from slmjax.maths.losses import ELEMENTWISE, weighted_mean
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
+from slmjax.types import HP, Algorithm, Array
 
 
 @hyper
@@ -38,13 +39,5 @@ def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Ar
     return on_policy.weigh(policy, policy_loss, value_loss, batch, hp)
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """An A2C agent.
-
-    Raises:
-        SpecError: see `on_policy.make`.
-    """
-    return on_policy.make(hp, env, loss=loss, horizon=hp.algorithm.training_frequency, plan=None)
-
-
+make = partial(on_policy.make, loss=loss)
 ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

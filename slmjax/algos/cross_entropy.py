@@ -6,13 +6,15 @@
 What an update learns from is said in `learners/episodic.py`.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 
 from slmjax.learners import episodic
 from slmjax.maths.episodes import Episodes, elite_floor
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
+from slmjax.types import HP, Algorithm, Array
 
 
 @hyper
@@ -29,13 +31,5 @@ def advantages(found: Episodes, weight: Array, hp: HP) -> tuple[Array, Array]:
     return jnp.ones_like(weight), weight * best
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A cross-entropy agent.
-
-    Raises:
-        SpecError: see `episodic.make`.
-    """
-    return episodic.make(hp, env, advantages=advantages, gamma=lambda hp: 1.0)
-
-
+make = partial(episodic.make, advantages=advantages, gamma=lambda hp: 1.0)
 CROSS_ENTROPY = Algorithm(CrossEntropyKeys, make, EVERY_ACTION, ("OnPolicyReplay",), episodic.UNREAD)

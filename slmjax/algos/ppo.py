@@ -8,18 +8,19 @@
 Acting, normalisers and advantages are those of `learners/on_policy.py`.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 
-from slmjax.learners import minibatches, on_policy
+from slmjax.learners import on_policy
 from slmjax.learners.descent import Logs
 from slmjax.maths.losses import ELEMENTWISE, clipped_surrogate, clipped_value, weighted_mean
 from slmjax.nets.keys import TARGET_KEYS
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
+from slmjax.types import HP, Algorithm, Array
 
 
 @hyper
@@ -54,13 +55,5 @@ def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Ar
     return total, logs
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A PPO agent.
-
-    Raises:
-        SpecError: see `on_policy.make`.
-    """
-    return on_policy.make(hp, env, loss=loss, horizon=hp.algorithm.time_horizon, plan=minibatches.plan)
-
-
+make = partial(on_policy.make, loss=loss, minibatched=True)
 PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)

@@ -8,12 +8,14 @@ What keeps it stable is layer normalisation in the network (`layer_norm`, true u
 environments.
 """
 
-from slmjax.learners import minibatches, q_rollouts
+from functools import partial
+
+from slmjax.learners import q_rollouts
 from slmjax.learners.action_values import ActionValueKeys
 from slmjax.maths.returns import discounts, q_lambda
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, Discrete, Key, Rollout, VectorEnv
+from slmjax.types import HP, Algorithm, Array, Discrete, Key, Rollout
 
 
 @hyper
@@ -34,13 +36,5 @@ def targets(q_t: Array, rollout: Rollout, rng: Key, hp: HP) -> Array:
     return q_lambda(rollout.reward, discount_t, q_t, rollout.ended, hp.algorithm.lam)
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A PQN agent.
-
-    Raises:
-        SpecError: see `q_rollouts.make`.
-    """
-    return q_rollouts.make(hp, env, targets=targets, horizon=hp.algorithm.time_horizon, plan=minibatches.plan)
-
-
+make = partial(q_rollouts.make, targets=targets, minibatched=True)
 PQN = Algorithm(PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS, {"layer_norm": True})

@@ -7,13 +7,15 @@
 What an update learns from is said in `learners/episodic.py`.
 """
 
+from functools import partial
+
 from slmjax.learners import episodic
 from slmjax.maths.episodes import Episodes
 from slmjax.maths.losses import standardize, weighted_mean
 from slmjax.policies.heads import EVERY_ACTION
 from slmjax.spec.errors import refuse_unread
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, VectorEnv
+from slmjax.types import HP, Algorithm, Array
 
 
 @hyper
@@ -44,13 +46,5 @@ def advantages(found: Episodes, weight: Array, hp: HP) -> tuple[Array, Array]:
     return (centred if hp.algorithm.center_return else found.to_go), weight
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A REINFORCE agent.
-
-    Raises:
-        SpecError: see `episodic.make`.
-    """
-    return episodic.make(hp, env, advantages=advantages, gamma=lambda hp: hp.algorithm.gamma)
-
-
+make = partial(episodic.make, advantages=advantages)
 REINFORCE = Algorithm(ReinforceKeys, make, EVERY_ACTION, ("OnPolicyReplay",), episodic.UNREAD)

@@ -10,6 +10,8 @@ chosen before Q changes; holding that transition back for the action really take
 instead.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,7 @@ from slmjax.maths.losses import q_target
 from slmjax.maths.returns import discounts
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, Discrete, Key, Rollout, VectorEnv
+from slmjax.types import HP, Algorithm, Array, Discrete, Key, Rollout
 
 
 @hyper
@@ -46,13 +48,5 @@ def targets(q_t: Array, rollout: Rollout, rng: Key, hp: HP) -> Array:
     return q_target(rollout.reward, discounts(rollout.terminated, hp.algorithm.gamma), q_t, policy_t)
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A SARSA agent.
-
-    Raises:
-        SpecError: see `q_rollouts.make`.
-    """
-    return q_rollouts.make(hp, env, targets=targets, horizon=hp.algorithm.training_frequency, plan=None)
-
-
+make = partial(q_rollouts.make, targets=targets)
 SARSA = Algorithm(SARSAKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS)

@@ -1,5 +1,6 @@
 """A pytree as arrays by name on the host, and back: what `leaves.write` keeps of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,10 +21,10 @@ def described(template: PyTree) -> list[tuple[str, Any]]:
     return [(name, _data(leaf)) for name, leaf in named(template)]
 
 
-def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
-    """Holds arrays against the pytree that they are to become, of which shapes and dtypes are enough.
+def check(template: PyTree, arrays: Mapping[str, Any], what: str, *, exact: bool = False) -> None:
+    """Holds arrays against the pytree that they are to become; of both, shapes and dtypes are enough.
 
-    Of dtypes only the kind counts: what 64-bit mode has saved is of use without it.
+    Unless `exact`, only the kind of a dtype counts: what 64-bit mode has saved is of use without it.
 
     Raises:
         UserError: `what` lacks a leaf, has another, or one does not fit.
@@ -33,7 +34,8 @@ def check(template: PyTree, arrays: dict[str, np.ndarray], what: str) -> None:
         raise UserError(f"{what} is of another kind of agent than its spec: {odd[0]} is not in both.")
     for name, want in wanted.items():
         got = arrays[name]
-        if got.shape != want.shape or _kind(got.dtype) != _kind(want.dtype):
+        fits = got.dtype == want.dtype if exact else _kind(got.dtype) == _kind(want.dtype)
+        if got.shape != want.shape or not fits:
             raise UserError(
                 f"{what} does not fit its spec: {name} is {got.dtype}{list(got.shape)}, "
                 f"expected {want.dtype}{list(want.shape)}."

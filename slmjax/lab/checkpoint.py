@@ -25,7 +25,7 @@ import numpy as np
 
 from slmjax.batches import Batches
 from slmjax.lab import leaves
-from slmjax.lab.arrays import as_leaf, described, is_key, named
+from slmjax.lab.arrays import as_leaf, check, described, is_key, named
 from slmjax.lab.build import Trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run
@@ -98,7 +98,7 @@ class Checkpoints:
                 self.damaged[frame] = str(error)
                 continue
             _check_same(about["spec"], trial.spec)
-            _check_leaves(trial, entries)
+            check(_template(trial), {entry.name: entry for entry in entries}, "the checkpoint", exact=True)
             try:
                 sessions = _place(trial, arrays)
                 history = History(trial.population.size, about["wall_t"], self._read_rows(chunks))
@@ -195,19 +195,6 @@ def _dotted(tree: Any, path: str = "") -> list[tuple[str, Any]]:
     if not isinstance(tree, dict):
         return [(path, tree)]
     return [pair for key, value in tree.items() for pair in _dotted(value, f"{path}.{key}" if path else key)]
-
-
-def _check_leaves(trial: Trial, entries: list[leaves.Entry]) -> None:
-    wanted, found = dict(described(_template(trial))), {entry.name: entry for entry in entries}
-    if odd := sorted(wanted.keys() ^ found.keys()):
-        raise UserError(f"the checkpoint was written by another kind of agent: {odd[0]} is not in both.")
-    for name, want in wanted.items():
-        got = found[name]
-        if got.shape != want.shape or got.dtype != want.dtype:
-            raise UserError(
-                f"the checkpoint does not fit the spec: {name} is {got.dtype}{list(got.shape)}, "
-                f"expected {want.dtype}{list(want.shape)}."
-            )
 
 
 def _place(trial: Trial, arrays: Iterator[tuple[str, np.ndarray]]) -> Batches:

@@ -16,6 +16,7 @@ from slmjax.lab import leaves
 from slmjax.lab.arrays import check, like
 from slmjax.lab.fit import check_carry, check_ended, check_key, check_number, check_obs
 from slmjax.lab.kit import Kit, lazily
+from slmjax.maths.arrays import where
 from slmjax.play import evaluation_key, play
 from slmjax.spec import load_spec
 from slmjax.spec.dump import to_dict
@@ -217,8 +218,7 @@ def _step(
     agent: Agent, state: PyTree, obs: PyTree, carry: PyTree, ended: Array | None, hp: HP, key: Key | None
 ) -> tuple[PyTree, PyTree]:
     if ended is not None:
-        anew = lambda c, f: jnp.where(ended.reshape(ended.shape + (1,) * (c.ndim - 1)), f, c)  # noqa: E731
-        carry = jax.tree.map(anew, carry, agent.carry(ended.shape[0]))
+        carry = where(ended, agent.carry(ended.shape[0]), carry)
     used = jax.random.key(0) if key is None else key
     return agent.act(state, obs, carry, used, hp, key is None)[:2]
 

@@ -49,7 +49,9 @@ class EpisodicKeys:
 Advantages = Callable[[Episodes, Array, HP], tuple[Array, Array]]
 
 
-def make(hp: HP, env: VectorEnv, *, advantages: Advantages, gamma: Callable[[HP], Any]) -> Agent:
+def make(
+    hp: HP, env: VectorEnv, *, advantages: Advantages, gamma: Callable[[HP], Any] = lambda hp: hp.algorithm.gamma
+) -> Agent:
     """An agent that learns by `advantages` of returns discounted by `gamma(hp)`.
 
     Raises:

@@ -4,7 +4,8 @@
     advantages by GAE, bootstrapped from the true successors
     descend a loss, once on the whole rollout or in shuffled minibatches
 
-Members of the family differ in their loss, `(policy, value, batch, hp) -> (loss, logs)`, and in their minibatches.
+Members of the family differ in their loss, `(policy, value, batch, hp) -> (loss, logs)`, and in whether they learn in
+minibatches.
 
 Observation statistics are those of the time of acting while a rollout is learned from (so a probability ratio begins
 at exactly 1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return
@@ -116,14 +117,16 @@ class OnPolicy(NamedTuple):
     sample: Callable[[PolicyState, OnPolicyLearner, Rollout, HP], tuple[Sample, OnPolicyLearner]]
 
 
-def make(hp: HP, env: VectorEnv, *, loss: Loss, horizon: int, plan: Callable[..., minibatches.Plan] | None) -> Agent:
-    """An agent that descends `loss`: in the minibatches of a `plan`, or without one once on each rollout.
+def make(hp: HP, env: VectorEnv, *, loss: Loss, minibatched: bool = False) -> Agent:
+    """An agent that descends `loss`: `minibatched` several times over, or once on each rollout.
 
     Raises:
-        SpecError: a gradient step on one transition whose advantage is to be standardised; see also `build` and `plan`.
+        SpecError: a gradient step on one transition whose advantage is to be standardised; see also `build` and
+            `minibatches.plan`.
     """
     parts = build(hp, env)
-    split = plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1)))) if plan else None
+    split = minibatches.plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1)))) if minibatched else None
+    horizon = hp.algorithm.time_horizon if split else hp.algorithm.training_frequency
     _refuse_single(hp, horizon * env.num_envs, split)
 
     def total(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, Logs]:

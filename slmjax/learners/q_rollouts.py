@@ -4,8 +4,8 @@
     targets from Q at the true successors, by the parameters that acted
     descend  loss( target - Q(s, a) ),  once on the whole rollout or in shuffled minibatches
 
-Members of the family differ in their targets and in their minibatches. The targets stay fixed while a rollout is
-learned from: they are no function of the parameters (a semi-gradient).
+Members of the family differ in their targets, and in whether they learn in minibatches. The targets stay fixed while a
+rollout is learned from: they are no function of the parameters (a semi-gradient).
 """
 
 from collections.abc import Callable
@@ -40,17 +40,15 @@ class QSample(NamedTuple):
     resets: Array
 
 
-def make(
-    hp: HP, env: VectorEnv, *, targets: Targets, horizon: int, plan: Callable[..., minibatches.Plan] | None
-) -> Agent:
-    """An agent that regresses on `targets`: in the minibatches of a `plan`, or without one once on each rollout.
+def make(hp: HP, env: VectorEnv, *, targets: Targets, minibatched: bool = False) -> Agent:
+    """An agent that regresses on `targets`: `minibatched` several times over, or once on each rollout.
 
     Raises:
-        SpecError: see `plan`, `nets.build.build` and `policies.masks.masking`.
+        SpecError: see `minibatches.plan`, `nets.build.build` and `policies.masks.masking`.
     """
     space, actions = network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions), masking(space, (actions,))
-    split = plan(hp, env, net.recurrent) if plan else None
+    split = minibatches.plan(hp, env, net.recurrent) if minibatched else None
 
     def init(rng: Key, hp: HP) -> AgentState:
         return AgentState(*begin(net.init(rng, hp.net), net_optimizer(hp.net)))
@@ -77,7 +75,7 @@ def make(
         init=init,
         act=act_by_values(net, mask, EXPECTED.q),
         update=update,
-        horizon=horizon,
+        horizon=hp.algorithm.time_horizon if split else hp.algorithm.training_frequency,
         opt_steps=split.gradient_steps if split else 1,
         carry=net.carry,
     )

@@ -90,22 +90,13 @@ class Normal(NamedTuple):
         return _stretch(jnp.clip(raw, -1.0, 1.0), raw, self.low, self.high)
 
 
-class SquashedNormal(NamedTuple):
+class SquashedNormal(Normal):
     """Independent normals through `tanh`, stretched to the space (Haarnoja et al. 2018, appendix C).
 
+    The raw value is the one before `tanh`; that of the mode is the median of the squashed distribution.
     Log-probabilities are those of `tanh(raw)` in [-1, 1]; the constant of the stretch is left out, as the target
     entropies in the literature assume.
     """
-
-    loc: Array
-    scale: Array
-    low: Array
-    high: Array
-    event: int
-
-    def sample(self, key: Key) -> Array:
-        """A raw draw, before `tanh`."""
-        return self.loc + self.scale * _noise(key, self.loc)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of `tanh(raw)`: `log N(raw) - sum log(1 - tanh(raw)^2)`, in the form that does not overflow."""
@@ -122,10 +113,6 @@ class SquashedNormal(NamedTuple):
         raw = self.loc[..., None] + jnp.broadcast_to(self.scale, self.loc.shape)[..., None] * _NODES
         slope = jnp.sum(_NODE_WEIGHTS * _log_tanh_slope(raw), -1)
         return _sum(_normal_entropy(self.loc, self.scale) + slope, self.event)
-
-    def mode(self) -> Array:
-        """The raw mean, whose `tanh` is the median of the squashed distribution."""
-        return self.loc
 
     def action(self, raw: Array) -> Array:
         """`tanh(raw)` stretched to the space."""
@@ -239,21 +226,11 @@ def _inside(unit: Array) -> Array:
     return jnp.clip(unit, edge, 1.0 - edge)
 
 
-class LogNormal(NamedTuple):
+class LogNormal(Normal):
     """Independent positive numbers whose logarithm is normal, added to the lower bound and clipped to the upper one.
 
     The raw value is the logarithm. Log-probabilities and entropy are those of `exp(raw)`.
     """
-
-    loc: Array
-    scale: Array
-    low: Array
-    high: Array
-    event: int
-
-    def sample(self, key: Key) -> Array:
-        """A raw draw: the logarithm, unbounded."""
-        return self.loc + self.scale * _noise(key, self.loc)
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of `exp(raw)`: `log N(raw) - raw`."""
