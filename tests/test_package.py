@@ -46,6 +46,7 @@ ROOMS = {
         "spec",
         "envs",
         "schedules",
+        "maths",
         "keys",
         "play",
         "session",
