@@ -67,17 +67,17 @@ def cases() -> dict[str, Any]:
 
 def measure(name: str, sessions: int, seconds: float) -> dict[str, Any]:
     """Frames per second of one run of the `slmjax` that Python finds, over all sessions, and its returns by row."""
+    import specs
+
     from slmjax.lab import devices
 
     getattr(devices, "use_every_core", int)()  # as commits before the threads of `population.py` wish
     devices.cache_programs()
-    import slmjax
     from slmjax.lab import loop
-    from slmjax.lab.build import make_trial
 
     spec = cases()[name]
     frequency = spec.get("meta", {}).get("log_frequency", 500)
-    trial = make_trial(slmjax.load_spec({**spec, "meta": {"max_session": sessions, "log_frequency": frequency}}))
+    trial = specs.make_trial({**spec, "meta": {"max_session": sessions, "log_frequency": frequency}})
     run, compile_seconds = loop.compile_segment(trial, loop.start(trial))
     warm, mark = seconds / 4, {}
 

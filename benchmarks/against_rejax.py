@@ -39,8 +39,8 @@ def ours(algorithm: str, envs: int, slots: int, frames: int) -> dict:
     import numpy as np
     import specs
 
-    from slmjax.lab.build import make_trial
     from slmjax.lab.loop import compile_segment, start
+    from slmjax.lab.trial import make_trial
 
     made = specs.ppo(envs, frames) if algorithm == "ppo" else specs.dqn(envs, frames, slots)
     if algorithm == "ppo":

@@ -31,14 +31,13 @@ def columns(config: str, updates: int, sessions: int, into: str) -> None:
     devices.cache_programs()
     import slmjax
     from slmjax.lab import loop
-    from slmjax.lab.build import make_session, make_trial
 
     raw = json.loads(Path(f"{into}.json").read_text())
-    program = make_session(slmjax.load_spec(raw, name=config))
+    program = slmjax.make_session(slmjax.load_spec(raw, name=config))
     frames = (program.warmup_iterations + updates) * program.iteration_frames
     meta = {"max_session": sessions, "seed": 7, "log_frequency": 5 * program.iteration_frames, "eval_episodes": 2}
     raw = {**raw, "env": {**raw["env"], "max_frame": frames}, "meta": meta}
-    trial = make_trial(slmjax.load_spec(raw, name=config))
+    trial = specs.make_trial(raw, name=config)
     run = loop.learn(trial, loop.start(trial), lambda run: True)
     np.savez(f"{into}.npz", **{name: x for name, x in run.history.columns.items() if name not in CLOCK})
 

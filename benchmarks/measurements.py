@@ -108,8 +108,8 @@ def _trial(algorithm: str, sessions: int, frames: int, slots: int = 10_000, **me
     from slmjax.lab import devices
 
     devices.cache_programs()
-    from slmjax.lab.build import make_trial
     from slmjax.lab.loop import start
+    from slmjax.lab.trial import make_trial
 
     trial = make_trial(_spec(algorithm, frames, slots, max_session=sessions, **meta))
     return trial, start(trial)

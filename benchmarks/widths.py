@@ -19,7 +19,7 @@ USUAL = ("ppo4", "a2c", "reinforce", "dqn10", "ddqn_per", "sac", "ppo_recurrent"
 def first_three(spec: dict, sessions: int, count: int, frames: int) -> dict[str, np.ndarray]:
     """Leaves and columns of sessions 0 to 2 after so many frames, on so many devices."""
     import slmjax
-    from slmjax.lab.build import make_trial, normalises
+    from slmjax.lab.trial import make_trial, normalises
     from slmjax.population import make_population
 
     meta = {"max_session": sessions, "log_frequency": spec.get("meta", {}).get("log_frequency", 500)}

@@ -21,8 +21,8 @@ _PUBLIC = {
     "Spec": "slmjax.spec",
     "make_env": "slmjax.envs",
     "vectorize": "slmjax.envs.vector",
-    "make_agent": "slmjax.lab.build",
-    "make_session": "slmjax.lab.build",
+    "make_agent": "slmjax.lab.trial",
+    "make_session": "slmjax.lab.trial",
     "train": "slmjax.lab.notebook",
     "Result": "slmjax.lab.notebook",
     "load_result": "slmjax.lab.notebook",
@@ -63,9 +63,9 @@ __all__ = [
 if TYPE_CHECKING:
     from slmjax.envs import make_env
     from slmjax.envs.vector import vectorize
-    from slmjax.lab.build import make_agent, make_session
     from slmjax.lab.notebook import Result, load_result, train
     from slmjax.lab.policy import Policy, load_policy
+    from slmjax.lab.trial import make_agent, make_session
     from slmjax.registry import register
     from slmjax.session import session_key
     from slmjax.spec import Spec, dump_spec, load_spec

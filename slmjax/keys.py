@@ -64,7 +64,7 @@ def _seed(seed: Array) -> Array:
 
 
 # A key that is made here is stored before it is used. Otherwise XLA fuses the making into every use of it, so that each
-# draw makes the key anew, its key as well, and so on: programs grow with the power of the depth.
+# draw makes the key again, its key as well, and so on: programs grow with the power of the depth.
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.optimization_barrier(jnp.stack(threefry2x32(key, *_counters(shape)), -1))
 

@@ -1,8 +1,8 @@
 """Many sessions as one compiled program, run in batches of a fixed width.
 
 A *batch* is `W` lanes, `jit(vmap(segment))` with donated sessions; with `W = 1` there is no `vmap`. All batches run
-through the same program. So nothing compiles anew for another number of sessions, temporary memory is that of the
-batches under way, and what a session learns does not depend on how many run beside it, to the last bit. (Under one
+through the same program. So another number of sessions compiles nothing, temporary memory is that of the batches
+under way, and what a session learns does not depend on how many others run, to the last bit. (Under one
 `vmap` over all of them it does: XLA sums in another order for another number of lanes; and many lanes overflow a CPU's
 caches. Accelerators want many lanes: unless `meta.lanes` says otherwise there is one batch a device.)
 

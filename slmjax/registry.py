@@ -117,7 +117,7 @@ def resolve(kind: str, name: str) -> Any:
         found = importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{kind} {name!r}: cannot import {module!r} ({error}).") from error
-    except Exception as error:  # whatever a user's module raises, the person who wrote it can mend
+    except Exception as error:  # anything that a user's module raises is for its author to mend
         raise UserError(f"{kind} {name!r}: {module!r} fails when imported: {type(error).__name__}: {error}.") from error
     if not hasattr(found, attribute):
         raise UserError(f"{kind} {name!r}: module {module!r} has no attribute {attribute!r}.")

@@ -103,8 +103,8 @@ def _run(options: argparse.Namespace) -> int:
 
         return dev(spec, data, quiet=options.quiet)
     from slmjax.lab import folder
-    from slmjax.lab.build import make_trial
     from slmjax.lab.train import train
+    from slmjax.lab.trial import make_trial
 
     trial = make_trial(spec)  # everything that can be wrong with a spec shows here, before a folder is made
     return train(trial, folder.create(trial.spec, data), quiet=options.quiet)

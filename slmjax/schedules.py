@@ -44,7 +44,7 @@ class Schedule:
     kwargs: dict[str, Any] | None = key(default=None, doc="arguments of a schedule of optax, its steps in frames")
 
     def check(self) -> None:
-        """Complains of a decay that goes nowhere; the loader calls it, no other, for leaves need not be numbers.
+        """Refuses a decay without an end. Called by the loader, where every number is known.
 
         Raises:
             ValueError: a decay without its values, or whose end does not come after its start; arguments that the
@@ -69,10 +69,10 @@ class Schedule:
         accepted = inspect.signature(getattr(optax, self.name)).parameters
         needs = ", ".join(n if p.default is p.empty else f"{n}={p.default}" for n, p in accepted.items())
         if self.start_val is not None or self.end_val is not None or self.start_step or self.end_step:
-            raise ValueError(f"expected kwargs ({needs}) alone beside the name of {self.name}")
+            raise ValueError(f"expected kwargs ({needs}) and nothing else for {self.name}")
         try:
             first = jnp.asarray(_of_optax(self)(0), jnp.float32)
-        except Exception as error:  # whatever optax makes of arguments that do not fit
+        except Exception as error:  # optax raises several kinds for arguments that do not fit
             raise ValueError(
                 f"expected kwargs of optax.{self.name} ({needs}), got {dict(self.kwargs or {})}"
             ) from error

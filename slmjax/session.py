@@ -96,7 +96,7 @@ class Program(NamedTuple):
             ended), `episodes`, `mean_return` and `mean_length` of those that ended in the row, `final_episodes` and
             `final_return` of those that have ended since frame `late` (means are 0 where there is no episode),
             `updates`, `failed`, and the mean of each metric over the updates of the row: arrays `[MAX_ROWS]`. `frame`,
-            `stop`, `close` and `late` are data: no length of a segment compiles anew.
+            `stop`, `close` and `late` are data: segments of all lengths are one program.
         evaluate: `(session, hp, frame) -> returns [episodes]` of greedy episodes from fresh environments with
             learning and exploration off; those of the best policy where the session has failed.
         iteration_frames: frames of one iteration, `T x E`.
@@ -167,7 +167,7 @@ def _init(parts: _Parts, key: Key, hp: HP) -> Session:
         fault = f"update returns a metric {taken[0]!r}, which every log row holds already: it needs another name."
         raise SpecError(fault, "agent.algorithm.name")
     row = row._replace(sums={n: jnp.zeros(x.shape, jnp.result_type(x, jnp.float32)) for n, x in shapes.items()})
-    # A weak type would become a strong one in the first segment, and the second would be compiled anew.
+    # A weak type would become a strong one in the first segment, and the second would be compiled again.
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), session._replace(row=row))
 
 

@@ -120,12 +120,8 @@ class Rollout(NamedTuple):
     Attributes:
         obs: what was acted on, `[T, E, ...]`.
         action: `[T, E, ...]`, as the environment got it.
-        reward: `[T, E]` float32.
-        terminated: `[T, E]` bool.
-        truncated: `[T, E]` bool.
-        final_obs: true successors of `obs`, `[T, E, ...]`.
-        valid: `[T, E]` bool; rows that are False enter no loss and no statistic.
-        extras: whatever `Agent.act` returned beside the action (log-probabilities, values), `[T, E, ...]`.
+        reward, terminated, truncated, final_obs, valid: those of each `Step`, `[T, E, ...]`.
+        extras: what else `Agent.act` returned (log-probabilities, values), `[T, E, ...]`.
         carry: the recurrent carry with which the first step was taken, `[E, ...]`; `()` for feed-forward nets.
         final_value: the agent's value of `final_obs`, `[T, E]`, where it hands the rollout to a memory of whole
             episodes, which bootstraps from it where an episode was truncated; else `()`.
@@ -164,7 +160,7 @@ class AgentState(NamedTuple):
     Attributes:
         policy: all that `act` reads: parameters, and statistics by which observations are normalised. The lab keeps a
             copy of the best one, and gives it back to a session whose numbers are no longer finite.
-        learner: what `update` needs beside it: optimiser, targets, a critic that does not act.
+        learner: what else `update` needs: optimiser, targets, a critic that does not act.
         memory: what it remembers; possibly very large, so nothing but `update` and `observe` touches it.
     """
 
@@ -240,7 +236,7 @@ class Algorithm(NamedTuple):
 
 
 class Store(NamedTuple):
-    """A memory made for one agent: pure functions over a pytree. `spec` is `hp.memory` of the moment.
+    """A memory made for one agent: pure functions over a pytree. `spec` is the current `hp.memory`.
 
     Attributes:
         init: `() -> ring`, empty.
@@ -299,7 +295,7 @@ class Net(NamedTuple):
     """A network as pure functions; algorithms see nothing else of it.
 
     Attributes:
-        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        init: `(key, spec) -> params`; `spec` is the current `hp.net`.
         apply: `(params, obs [..., obs], carry) -> (tuple of outputs [..., width], carry)`: one step, by statistics as
             they are; `carry` has the leading axes of `obs`.
         carry: `(num_envs) -> carry` of a fresh episode; `()` for feed-forward nets.

@@ -31,7 +31,7 @@ from probes import (
 from slmjax import schedules
 from slmjax.batches import stack
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.population import make_population
 from slmjax.session import MAX_ROWS, make_program, session_key
 from slmjax.types import Discrete, Env, Space, VectorEnv

@@ -530,8 +530,8 @@ MUTANTS = (
         "frames counted per-env instead of total",
         "learners/off_policy.py",
         "SAC, TD3",
-        "size = alg.training_frequency * env.num_envs",
-        "size = alg.training_frequency",
+        "iterations, size = hp.algorithm.training_iter, rollout.reward.size",
+        "iterations, size = hp.algorithm.training_iter, len(rollout.reward)",
         ("test_sac.py::test_a_replaced_target_waits_for_its_frame_and_for_the_end_of_the_update",),
     ),
 )

@@ -13,7 +13,7 @@ from agents import spec_of
 
 from slmjax import schedules
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.learners import replayed
 from slmjax.types import Box, Discrete, Env, Rollout
 

@@ -413,7 +413,8 @@ def has_colour(array, colour):
 def test_session_graph_is_a_png_with_its_curves(tmp_path):
     evals = np.where(np.arange(60) % 20 == 19, 480.0, NAN)
     df = curve(0, eval_reward=evals, eval_reward_std=evals / 50)
-    graphs.session_graph(df, tmp_path / "graph" / "s.png", graphs.graph_title("ppo", "CartPole-v1", 0, 3), 22.0)
+    figure = graphs.draw_session(df, graphs.graph_title("ppo", "CartPole-v1", 0, 3), 22.0)
+    style.save(figure, tmp_path / "graph" / "s.png")
     image = pixels(tmp_path / "graph" / "s.png")
     assert has_colour(image, style.BLUE)
     assert has_colour(image, style.ORANGE)
@@ -480,8 +481,8 @@ def test_a_failed_session_that_diverged_does_not_flatten_the_others():
 @pytest.mark.parametrize("rows", [1, 3, 60])
 def test_graphs_bear_any_size(tmp_path, sessions, rows):
     dfs = [curve(seed).iloc[60 - rows :] for seed in range(sessions)]
-    graphs.trial_graph(dfs, tmp_path / "t.png", "title", failed={0} if sessions > 1 else ())
-    graphs.session_graph(dfs[0], tmp_path / "s.png", "title")
+    style.save(graphs.draw_trial(dfs, "title", failed={0} if sessions > 1 else ()), tmp_path / "t.png")
+    style.save(graphs.draw_session(dfs[0], "title"), tmp_path / "s.png")
     assert has_colour(pixels(tmp_path / "t.png"), style.BLUE)
     pixels(tmp_path / "s.png")
 
@@ -495,14 +496,15 @@ def test_graphs_say_when_no_episode_finished(tmp_path):
         assert len(fig.axes[0].get_yticks()) == 0  # a scale of nothing
     assert graphs.NO_EPISODE not in words(graphs.draw_trial([silent, curve(0)], "t"))
     for empty in (silent, silent.iloc[:0]):
-        graphs.session_graph(empty, tmp_path / "s.png", "t")
-        graphs.trial_graph([empty], tmp_path / "t.png", "t")
+        style.save(graphs.draw_session(empty, "t"), tmp_path / "s.png")
+        style.save(graphs.draw_trial([empty], "t"), tmp_path / "t.png")
         pixels(tmp_path / "s.png")
         pixels(tmp_path / "t.png")
 
 
 def test_a_name_with_dollars_or_of_any_length_is_text_not_mathematics(tmp_path):
-    graphs.session_graph(curve(0), tmp_path / "s.png", graphs.graph_title("a$\\frac$b" * 20, "CartPole-v1", 0))
+    figure = graphs.draw_session(curve(0), graphs.graph_title("a$\\frac$b" * 20, "CartPole-v1", 0))
+    style.save(figure, tmp_path / "s.png")
     pixels(tmp_path / "s.png")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from trees import param_count
 
-from slmjax.nets.build import build
 from slmjax.nets.conv import ConvLayer, ConvNet, by_windows, by_xla, conv_layers
+from slmjax.nets.network import build
 from slmjax.types import Box, Dict, Discrete, Head, SpecError
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from slmjax.analysis import drawing, graphs, style
 from slmjax.analysis.curves import ENOUGH, band, learning_curves, middle
 from slmjax.analysis.drawing import SHARE, Job, draw_all
 from slmjax.analysis.metrics import ranked, trial_metrics
-from slmjax.analysis.overview import NAMED, draw_sessions, sessions_graph
+from slmjax.analysis.overview import NAMED, draw_sessions
 from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import session_df, write_csv
@@ -215,7 +215,7 @@ class TestSeveralProcesses:
         several = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
         assert len(set(several.values())) == 2 * SHARE
         for job in jobs[::5]:
-            graphs.session_graph(pd.read_csv(job.table), job.graph, job.title, job.random_baseline)
+            style.save(graphs.draw_session(pd.read_csv(job.table), job.title, job.random_baseline), job.graph)
         assert several == {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
 
     @pytest.mark.timeout(LIMIT)
@@ -287,7 +287,7 @@ class TestOverview:
         assert named["#201"] == style.RED
         assert len(named) <= 2 * NAMED
         assert f"#{ranked(found)[0]}" in named
-        sessions_graph(sessions, tmp_path / "all.png", "t", found, {201: 5000})
+        style.save(draw_sessions(sessions, "t", found, {201: 5000}), tmp_path / "all.png")
         assert [path.name for path in tmp_path.iterdir()] == ["all.png"]
 
     @pytest.mark.parametrize("failed", [(), {0: 1000, 1: 0}])

@@ -17,7 +17,7 @@ from tiny import ACTIONS, ALGORITHMS, EVERYTHING, OBSERVATIONS, actions_of, env_
 
 from slmjax import registry, schedules
 from slmjax.algos.dqn import DQNKeys
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.learners import q_learning
 from slmjax.types import Algorithm, Box, Discrete, Rollout, SpecError, zeros
 

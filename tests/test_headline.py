@@ -16,9 +16,9 @@ from slmjax.analysis.statistics import bootstrap_ci, iqm
 from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import session_df
 from slmjax.envs import make_env
-from slmjax.lab.build import make_agent, make_trial
 from slmjax.lab.loop import late_frame, learn, start
 from slmjax.lab.report import session_tables
+from slmjax.lab.trial import make_agent, make_trial
 from slmjax.population import make_population
 from slmjax.session import COLUMNS, make_program
 from slmjax.stats import WINDOW

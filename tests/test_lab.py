@@ -16,9 +16,9 @@ from runs import equal, final_state, interrupt, only, run
 from slmjax import run as command_line
 from slmjax.analysis.tables import read_session_df
 from slmjax.lab import memory
-from slmjax.lab.build import make_trial
 from slmjax.lab.checkpoint import Checkpoints, size_of
 from slmjax.lab.folder import locked
+from slmjax.lab.trial import make_trial
 from slmjax.spec import load_spec
 
 FRAMES = {"PPO": 4096, "DQN": 4096}

@@ -12,8 +12,8 @@ from ladder import BOXED, PROBES, ascend, climb, cooling, found
 from slmjax.algos.c51 import categorical
 from slmjax.algos.qrdqn import quantiles
 from slmjax.learners.value_heads import EXPECTED
-from slmjax.nets.build import build
 from slmjax.nets.critics import build_critics
+from slmjax.nets.network import build
 from slmjax.types import Box, Discrete, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")

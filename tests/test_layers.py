@@ -15,13 +15,13 @@ from agents import spec_of
 from runs import LIMIT
 from trees import descend, param_count
 
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.nets import layers
 from slmjax.nets.actor_critic import build_actor_critic
 from slmjax.nets.batch_renorm import BatchRenorm, keep_statistics
-from slmjax.nets.build import build
 from slmjax.nets.conv import ConvLayer, ConvNet, by_xla
 from slmjax.nets.mlp import MLPNet
+from slmjax.nets.network import build
 from slmjax.nets.optim import OptimSpec, optimizer
 from slmjax.nets.recurrent import RecurrentNet
 from slmjax.policies.heads import action_head
@@ -148,7 +148,7 @@ DEADLOCK = """
     import jax, numpy as np
     jax.config.update("jax_num_cpu_devices", 2)
     from jax.sharding import AxisType, Mesh, PartitionSpec
-    from slmjax.nets.build import build
+    from slmjax.nets.network import build
     from slmjax.nets.conv import ConvNet
     from slmjax.nets.mlp import MLPNet
     from slmjax.nets.recurrent import RecurrentNet

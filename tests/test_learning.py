@@ -11,7 +11,7 @@ from slmjax import schedules
 from slmjax.learners import on_policy
 from slmjax.maths.moments import Moments
 from slmjax.memory import replay
-from slmjax.nets.build import build
+from slmjax.nets.network import build
 from slmjax.types import Box, Head
 
 SESSIONS = 5

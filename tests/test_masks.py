@@ -15,7 +15,7 @@ from slmjax.learners import off_policy, q_learning, q_rollouts
 from slmjax.learners.value_heads import greedy_policy
 from slmjax.maths.losses import q_target
 from slmjax.nets import actor_critic
-from slmjax.nets.build import build
+from slmjax.nets.network import build
 from slmjax.policies.discrete import Categorical, GumbelSoftmax, MultiCategorical
 from slmjax.policies.exploration import POLICIES, epsilon_greedy
 from slmjax.policies.masks import masked, masking, offered

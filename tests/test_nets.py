@@ -18,9 +18,9 @@ from trees import descend, param_count
 
 from slmjax.nets import inputs
 from slmjax.nets.actor_critic import actor_critic_optimizer, build_actor_critic
-from slmjax.nets.build import build
 from slmjax.nets.initializers import activation, initializer, orthogonal
 from slmjax.nets.mlp import MLPNet
+from slmjax.nets.network import build
 from slmjax.nets.optim import OptimSpec, optimizer
 from slmjax.policies.heads import action_head
 from slmjax.types import Box, Dict, Discrete, Head, MultiBinary, MultiDiscrete, SpecError

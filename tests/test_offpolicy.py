@@ -11,7 +11,7 @@ from scipy import stats
 
 from slmjax import schedules
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.policies.continuous import from_unit, to_unit
 from slmjax.policies.noise import Noise, next_noise, no_noise
 from slmjax.types import Box, Dict, Discrete, Env, Rollout, SpecError

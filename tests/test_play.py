@@ -21,10 +21,10 @@ from trees import same
 import slmjax
 from slmjax.envs.vector import delivered
 from slmjax.lab import policy as policies
-from slmjax.lab.build import make_trial
 from slmjax.lab.fit import check_obs
 from slmjax.lab.loop import learn, start
 from slmjax.lab.notebook import result_of
+from slmjax.lab.trial import make_trial
 from slmjax.play import evaluation_key
 from slmjax.spaces import zeros
 from slmjax.types import UserError

@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from slmjax import schedules
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.learners.on_policy import Extras
 from slmjax.memory import replay
 from slmjax.types import Box, Discrete, Env, Rollout

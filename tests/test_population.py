@@ -14,7 +14,7 @@ from jax._src import compilation_cache
 from trees import host, unlike
 
 from slmjax.batches import in_threads
-from slmjax.lab.build import make_trial
+from slmjax.lab.trial import make_trial
 from slmjax.population import make_population
 
 FRAMES = 512

@@ -17,7 +17,7 @@ from scipy import stats
 from test_learning import values
 
 import slmjax
-from slmjax.lab.build import make_trial
+from slmjax.lab.trial import make_trial
 from slmjax.memory import prioritized, sum_tree
 from slmjax.memory.prioritized import PrioritizedReplay
 

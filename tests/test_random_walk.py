@@ -15,7 +15,7 @@ from probes import WALK
 
 import slmjax
 from slmjax.maths.returns import gae, lambda_returns, q_lambda
-from slmjax.nets.build import build
+from slmjax.nets.network import build
 from slmjax.types import Discrete, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -13,12 +13,12 @@ from trees import param_count
 from slmjax import schedules
 from slmjax import session as sessions
 from slmjax.envs import make_env, vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.learners import minibatches
 from slmjax.nets.actor_critic import build_actor_critic
-from slmjax.nets.build import build
 from slmjax.nets.conv import ConvNet
 from slmjax.nets.mlp import MLPNet
+from slmjax.nets.network import build
 from slmjax.nets.recurrent import RecurrentNet
 from slmjax.nets.unroll import unroll, unroll_transitions
 from slmjax.policies.heads import action_head

@@ -341,7 +341,7 @@ def test_an_optimiser_takes_what_optax_lets_it_take():
     )
     np.testing.assert_allclose(one["w"], 0.9, rtol=1e-6)
     np.testing.assert_allclose(other["w"], 1.0 - 0.1 * 1.9, rtol=1e-6)
-    for kwargs, said in (({"nestrov": True}, "Did you mean 'nesterov'"), ({"momentum": 0.5}, "beside `kwargs`")):
+    for kwargs, said in (({"nestrov": True}, "Did you mean 'nesterov'"), ({"momentum": 0.5}, "outside of `kwargs`")):
         with pytest.raises(SpecError, match=said) as error:
             optimizer(OptimSpec(name="SGD", kwargs=kwargs))
         assert error.value.path == f"agent.net.optim_spec.kwargs.{next(iter(kwargs))}"

@@ -19,8 +19,8 @@ import slmjax
 from slmjax import session as session_module
 from slmjax.batches import stack
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_trial
 from slmjax.lab.loop import _wish, compile_segment, late_frame, learn, start
+from slmjax.lab.trial import make_trial
 from slmjax.population import make_population
 from slmjax.session import make_program, session_key
 from slmjax.stats import WINDOW

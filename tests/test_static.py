@@ -14,7 +14,7 @@ from runs import run
 
 from slmjax import registry
 from slmjax.algos import dqn
-from slmjax.lab.build import make_trial
+from slmjax.lab.trial import make_trial
 from slmjax.learners import q_learning
 from slmjax.memory.prioritized import PrioritizedReplay
 from slmjax.schedules import Schedule

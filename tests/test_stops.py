@@ -20,11 +20,11 @@ from trees import host, unlike
 from slmjax import run as command_line
 from slmjax.analysis import graphs
 from slmjax.lab import leaves, manifest
-from slmjax.lab.build import Trial, make_trial
 from slmjax.lab.checkpoint import Checkpoints, _joined, size_of
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.progress import Progress
+from slmjax.lab.trial import Trial, make_trial
 from slmjax.types import UserError
 
 FRAMES, ROW = 8192, 5120

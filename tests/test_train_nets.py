@@ -9,8 +9,8 @@ from ladder import cooling
 
 import slmjax
 from slmjax.batches import stack
-from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
+from slmjax.nets.network import build
 from slmjax.spec import schema
 from slmjax.spec.dump import to_dict
 from slmjax.types import Box, Dict, Discrete, Env, Head

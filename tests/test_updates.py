@@ -16,7 +16,7 @@ from tiny import ACTIONS, ALGORITHMS, ENVS
 
 from slmjax import schedules
 from slmjax.envs import vectorize
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.memory import replay
 from slmjax.types import Box, Env, Rollout
 

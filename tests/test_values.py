@@ -23,7 +23,7 @@ from slmjax.learners.value_heads import EXPECTED, greedy_policy
 from slmjax.maths.losses import q_target, td_error
 from slmjax.maths.value_distributions import cross_entropy, entropy, midpoints, project, quantile_huber, support
 from slmjax.memory import names, replay
-from slmjax.nets.build import build
+from slmjax.nets.network import build
 from slmjax.types import HP, Head
 
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -16,7 +16,7 @@ from rings import BYTES, FLOATS, Stream, ends, shapes_only
 
 import slmjax
 from slmjax import registry
-from slmjax.lab.build import make_trial
+from slmjax.lab.trial import make_trial
 from slmjax.memory.frame_stack import frame_stack, stack_rollout, stack_rows
 from slmjax.memory.keys import MemoryKeys
 from slmjax.memory.replay import Replay, make

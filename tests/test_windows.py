@@ -8,7 +8,7 @@ from agents import spec_of
 from trees import same
 
 import slmjax
-from slmjax.lab.build import make_trial
+from slmjax.lab.trial import make_trial
 from slmjax.maths.episodes import Window, append, elite_floor, empty, episodes
 from slmjax.types import Rollout, SpecError
 

@@ -11,7 +11,7 @@ import slmjax
 from slmjax import registry
 from slmjax.batches import stack
 from slmjax.envs import make_env
-from slmjax.lab.build import make_agent
+from slmjax.lab.trial import make_agent
 from slmjax.session import make_program, session_key
 from slmjax.types import Box, Dict, Discrete, Env, MultiBinary, MultiDiscrete
 

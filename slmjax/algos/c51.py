@@ -10,30 +10,30 @@ learning removes (Hessel et al. 2018). Returns beyond the support are clipped to
 environment.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos.dqn import DQNKeys
-from slmjax.learners import q_learning
+from slmjax.algos.dqn import DistributionalKeys, make_distributional
 from slmjax.learners.value_heads import ValueHead, of_action
 from slmjax.maths.value_distributions import cross_entropy, entropy, project, support
 from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, Discrete, VectorEnv
+from slmjax.types import HP, Algorithm, Array, Discrete
 
 
 @hyper
-class C51Keys(DQNKeys):
+class C51Keys(DistributionalKeys):
     """`agent.algorithm` of name `C51`."""
 
     name: str = key(default="C51", doc="name of the algorithm")
-    double: bool = key(default=False, doc="the online network chooses the next action")
     n_atoms: int = key(default=51, doc="returns that a distribution is made of", low=2)
     v_min: float = key(default=-10.0, doc="the lowest of them")
     v_max: float = key(default=10.0, doc="the highest of them")
 
     def check(self) -> None:
-        """Complains of an empty support; the loader calls it, no other, for leaves need not be numbers.
+        """Refuses an empty support. Called by the loader, where every number is known.
 
         Raises:
             ValueError: `v_max` is not above `v_min`; or see `ActionValueKeys.check`.
@@ -64,14 +64,5 @@ def categorical(n_atoms: int) -> ValueHead:
     return ValueHead(n_atoms, q, loss)
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A C51 agent.
-
-    Raises:
-        SpecError: see `q_learning.make`.
-    """
-    rule = q_learning.double_q_learning if hp.algorithm.double else q_learning.q_learning
-    return q_learning.make(hp, env, rule=rule, head=categorical(hp.algorithm.n_atoms))
-
-
+make = partial(make_distributional, head=lambda alg: categorical(alg.n_atoms))
 C51 = Algorithm(C51Keys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))

@@ -17,11 +17,10 @@ from math import prod
 import jax.numpy as jnp
 
 from slmjax.learners import off_policy
-from slmjax.learners.off_policy import Actor, Draws, OffPolicyKeys
+from slmjax.learners.off_policy import Actor, Draws, OffPolicyKeys, random_first
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS
 from slmjax.policies.continuous import from_unit
 from slmjax.policies.noise import Noise, next_noise, no_noise, uniform
-from slmjax.policies.warmup import random_first
 from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Box, Key, VectorEnv
@@ -68,11 +67,7 @@ def deterministic(space: Box, smooth: Callable[[Array, Key, HP], Array] | None =
 
 
 def make(hp: HP, env: VectorEnv, *, number: int = 1, smooth: Callable[[Array, Key, HP], Array] | None = None) -> Agent:
-    """A deterministic actor with `number` critics, of which it goes by the first; for `smooth` see `deterministic`.
-
-    Raises:
-        SpecError: see `off_policy.make`.
-    """
+    """A deterministic actor with `number` critics, of which it goes by the first; for `smooth` see `deterministic`."""
     actor = deterministic(env.action_space, smooth)
     return off_policy.make(hp, env, actor=actor, number=number, judges=1, soft=False, target_actor=True)
 

@@ -10,13 +10,16 @@
 `learners/q_learning.py`; `VanillaDQN` is DQN without a target network.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from slmjax.learners import q_learning
 from slmjax.learners.action_values import ActionValueKeys
+from slmjax.learners.value_heads import ValueHead
 from slmjax.nets.keys import ACTOR_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import Algorithm, Discrete
+from slmjax.types import HP, Agent, Algorithm, Discrete, VectorEnv
 
 
 @hyper
@@ -28,6 +31,19 @@ class DQNKeys(ActionValueKeys):
     training_iter: int = key(default=1, doc="batches of one training event", low=1)
     training_batch_iter: int = key(default=1, doc="gradient steps on each batch", low=1)
     training_start_step: int = key(default=1000, doc="frames remembered before training begins", low=0)
+
+
+@hyper
+class DistributionalKeys(DQNKeys):
+    """Keys of a DQN that predicts distributions of returns."""
+
+    double: bool = key(default=False, doc="the online network chooses the next action")
+
+
+def make_distributional(hp: HP, env: VectorEnv, *, head: Callable[[Any], ValueHead]) -> Agent:
+    """A DQN, or a double DQN, with the head that `head(hp.algorithm)` gives."""
+    rule = q_learning.double_q_learning if hp.algorithm.double else q_learning.q_learning
+    return q_learning.make(hp, env, rule=rule, head=head(hp.algorithm))
 
 
 double = partial(q_learning.make, rule=q_learning.double_q_learning)

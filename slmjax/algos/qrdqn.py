@@ -8,25 +8,25 @@ Everything else is that of `learners/q_learning.py`. With `double` the online ne
 goes by the loss.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from slmjax.algos.dqn import DQNKeys
-from slmjax.learners import q_learning
+from slmjax.algos.dqn import DistributionalKeys, make_distributional
 from slmjax.learners.value_heads import ValueHead, of_action
 from slmjax.maths.losses import q_target
 from slmjax.maths.value_distributions import midpoints, quantile_huber
 from slmjax.nets.keys import ACTOR_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, Discrete, VectorEnv
+from slmjax.types import HP, Algorithm, Array, Discrete
 
 
 @hyper
-class QRDQNKeys(DQNKeys):
+class QRDQNKeys(DistributionalKeys):
     """`agent.algorithm` of name `QRDQN`."""
 
     name: str = key(default="QRDQN", doc="name of the algorithm")
-    double: bool = key(default=False, doc="the online network chooses the next action")
     n_quantiles: int = key(default=51, doc="quantiles that a distribution is made of", low=1)
     kappa: float = key(default=1.0, doc="error up to which the loss is quadratic; 0: plain quantile regression", low=0)
 
@@ -50,14 +50,5 @@ def quantiles(n_quantiles: int) -> ValueHead:
     return ValueHead(n_quantiles, q, loss)
 
 
-def make(hp: HP, env: VectorEnv) -> Agent:
-    """A QR-DQN agent.
-
-    Raises:
-        SpecError: see `q_learning.make`.
-    """
-    rule = q_learning.double_q_learning if hp.algorithm.double else q_learning.q_learning
-    return q_learning.make(hp, env, rule=rule, head=quantiles(hp.algorithm.n_quantiles))
-
-
+make = partial(make_distributional, head=lambda alg: quantiles(alg.n_quantiles))
 QRDQN = Algorithm(QRDQNKeys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))

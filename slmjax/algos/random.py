@@ -3,24 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from slmjax.policies.heads import action_head
+from slmjax.policies.heads import EVERY_ACTION, action_head
 from slmjax.policies.masks import masking, offered
 from slmjax.spec.schema import hyper, key
-from slmjax.types import (
-    HP,
-    Agent,
-    AgentState,
-    Algorithm,
-    Array,
-    Box,
-    Discrete,
-    Key,
-    MultiBinary,
-    MultiDiscrete,
-    PyTree,
-    Rollout,
-    VectorEnv,
-)
+from slmjax.types import HP, Agent, AgentState, Algorithm, Array, Key, PyTree, Rollout, VectorEnv
 
 
 @hyper
@@ -59,4 +45,4 @@ def make(hp: HP, env: VectorEnv) -> Agent:
     return Agent(init, act, update, horizon=hp.algorithm.training_frequency)
 
 
-RANDOM = Algorithm(RandomKeys, make, (Discrete, Box, MultiDiscrete, MultiBinary), ())
+RANDOM = Algorithm(RandomKeys, make, EVERY_ACTION, ())

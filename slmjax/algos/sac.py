@@ -14,19 +14,19 @@ which an expectation takes one draw, and a categorical distribution where they a
 
 from functools import partial
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from slmjax.learners import off_policy
-from slmjax.learners.off_policy import Actor, CriticLoss, Draws, OffPolicyKeys, bootstrapped_loss
+from slmjax.learners.off_policy import Actor, Draws, OffPolicyKeys, random_first
 from slmjax.learners.temperature import TemperatureKeys
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS
 from slmjax.policies.continuous import from_unit
 from slmjax.policies.discrete import Categorical
 from slmjax.policies.heads import squashed_head
 from slmjax.policies.noise import Noise, next_noise, no_noise, uniform
-from slmjax.policies.warmup import random_first
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, Key, PyTree, VectorEnv
 
@@ -78,21 +78,17 @@ def categorical(space: Discrete) -> Actor:
         return random_first(hp, lambda: valid.sample(rng), lambda: pi.sample(rng)), carry
 
     def usual_entropy(output: Array, hp: HP) -> Array:
-        # Of the valid actions alone: an entropy that no policy can have would raise alpha for ever.
+        # Of the valid actions alone: an entropy that no policy can have would raise alpha without end.
         return hp.algorithm.target_entropy_ratio * jnp.log(jnp.sum(~jnp.isneginf(output), -1))
 
     return Actor(space.n, act, lambda num_envs: (), draws, draws, usual_entropy)
 
 
-def make(hp: HP, env: VectorEnv, *, critic_loss: CriticLoss = bootstrapped_loss, target_critics: bool = True) -> Agent:
-    """A soft actor-critic.
-
-    Raises:
-        SpecError: see `off_policy.make`.
-    """
+def make(hp: HP, env: VectorEnv, **critics: Any) -> Agent:
+    """A soft actor-critic; what `critics` may say, and errors, are those of `off_policy.make`."""
     space = env.action_space
     actor = categorical(space) if isinstance(space, Discrete) else squashed(space)
-    return off_policy.make(hp, env, actor=actor, critic_loss=critic_loss, target_critics=target_critics)
+    return off_policy.make(hp, env, actor=actor, **critics)
 
 
 ACTIONS = (Discrete, Box)

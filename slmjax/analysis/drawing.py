@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from slmjax.analysis.graphs import session_graph
+from slmjax.analysis.graphs import draw_session
+from slmjax.analysis.style import save
+from slmjax.analysis.tables import read_session_df
 
 SHARE = 8  # graphs that are worth a process of their own, whose imports take about a second
 
@@ -32,7 +31,7 @@ class Job(NamedTuple):
 def draw_all(jobs: Sequence[Job], processes: int) -> None:
     """Draws all graphs, with as many processes at once as are worth it.
 
-    They are fresh ones, of a command of their own: a fork beside the threads of JAX may hang, and `multiprocessing`
+    They are new commands: a fork of a process with JAX's threads may hang, and `multiprocessing`
     would run a script again that does not guard its main part.
 
     Raises:
@@ -65,8 +64,7 @@ def draw_all(jobs: Sequence[Job], processes: int) -> None:
 
 def _draw(jobs: Sequence[Job]) -> None:
     for job in jobs:
-        table = pd.read_csv(job.table, dtype=np.float64)
-        session_graph(table, job.graph, job.title, job.random_baseline, job.failed)
+        save(draw_session(read_session_df(job.table), job.title, job.random_baseline, job.failed), job.graph)
 
 
 if __name__ == "__main__":

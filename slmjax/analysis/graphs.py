@@ -1,9 +1,8 @@
 """Graphs from which a person sees within a minute whether it worked.
 
-Each is a `draw_*` function that returns a matplotlib `Figure`, and a thin function that saves it atomically.
+Each `draw_*` function returns a matplotlib `Figure`, which `style.save` writes.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,29 +40,6 @@ def graph_title(spec: str, env: str, trial: int, session: int | None = None) -> 
     """`spec · environment · trial t · session s`, the headline of a graph."""
     parts = [spec, env, f"trial {trial}"] + ([] if session is None else [f"session {session}"])
     return style.GAP.join(parts)
-
-
-def session_graph(
-    df: pd.DataFrame,
-    path: str | os.PathLike[str],
-    title: str,
-    random_baseline: float | None = None,
-    failed: float | None = None,
-) -> None:
-    """Save `draw_session` at `path`, atomically; the suffix says the format (png if it has none)."""
-    style.save(draw_session(df, title, random_baseline, failed), path)
-
-
-def trial_graph(
-    sessions: Sequence[pd.DataFrame],
-    path: str | os.PathLike[str],
-    title: str,
-    failed: Failed = (),
-    random_baseline: float | None = None,
-    metrics: Mapping[str, Any] | None = None,
-) -> None:
-    """Save `draw_trial` at `path`, atomically; the suffix says the format (png if it has none)."""
-    style.save(draw_trial(sessions, title, failed, random_baseline, metrics), path)
 
 
 def draw_session(

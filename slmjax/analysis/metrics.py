@@ -1,7 +1,7 @@
 """What a table of returns amounts to: SLM Lab's metrics, with every division guarded. `docs/metrics.md` says more.
 
 R_i is `total_reward` of row i and `str_i = R_i - random_baseline` its strength. Rows whose R_i is not finite
-(no episode has finished yet) count nowhere. A metric that is undefined is None; none is ever infinite.
+(no episode has finished yet) count nowhere. An undefined metric is None; no metric is infinite.
 """
 
 import math

@@ -1,6 +1,5 @@
 """All sessions of a trial in one picture: a row each, the best on top."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,19 +15,8 @@ from slmjax.analysis.summary import summary
 from slmjax.analysis.tables import Failed, last_frame, padded
 
 READABLE = 40  # sessions whose numbers fit beside their rows; of more some are named
-NAMED = 12  # of those that are named whatever they did
+NAMED = 12  # of those that are named in any case
 EMPTY = "#E6E6E6"  # where there is no return: no episode ended, or the session had failed
-
-
-def sessions_graph(
-    sessions: Sequence[pd.DataFrame],
-    path: str | os.PathLike[str],
-    title: str,
-    metrics: Mapping[str, Any],
-    failed: Failed = (),
-) -> None:
-    """Save `draw_sessions` at `path`, atomically; the suffix says the format (png if it has none)."""
-    style.save(draw_sessions(sessions, title, metrics, failed), path)
 
 
 def draw_sessions(

@@ -120,7 +120,7 @@ def log_if_wide(ax: Axes, values: npt.ArrayLike) -> None:
 
 
 def tick(value: float) -> str:
-    """A number beside an axis: short, 15k from ten thousand on."""
+    """A number on an axis: short, 15k from ten thousand on."""
     return str(EngFormatter(sep="")(value)).replace("\N{MINUS SIGN}", "-") if abs(value) >= 1e4 else f"{value:.6g}"
 
 

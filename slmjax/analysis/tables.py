@@ -94,7 +94,7 @@ def before_failure(index: int, df: pd.DataFrame, failed: Failed) -> pd.DataFrame
 
 
 def padded(sessions: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Tables as long as the longest: its frames where one ends before, and NaN beside them."""
+    """Tables as long as the longest: its frames where one ends before, and NaN in the other columns."""
     longest = max(sessions, key=len, default=pd.DataFrame())
     frame = longest.get("frame")
     return [df.reindex(longest.index).assign(frame=frame) if len(df) < len(longest) else df for df in sessions]

@@ -6,6 +6,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
+def compact(number: float) -> str:
+    """`1234567` as `1.2M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them: 42 s, 3.5 min, 2.1 h."""
     if seconds < 100:

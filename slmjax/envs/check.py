@@ -58,7 +58,7 @@ def sample_shape(space: Space) -> PyTree:
 
 
 def _strong_state(out: Any) -> Any:
-    """A tuple whose first entry lost its weak types; anything else as it is, for the caller to complain about."""
+    """A tuple whose first entry lost its weak types; anything else as it is, for the caller to refuse."""
     return (strong(out[0]), *out[1:]) if isinstance(out, tuple) and out else out
 
 

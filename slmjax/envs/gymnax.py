@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slmjax.envs.build import unknown_kwarg
+from slmjax.envs.make import unknown_kwarg
 from slmjax.types import Array, Box, Discrete, Env, Key, PyTree, Space, SpecError
 
 _HUGE = 1e30  # gymnax writes "no bound" as the largest float32

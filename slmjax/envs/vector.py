@@ -79,7 +79,7 @@ def observe_only(env: Env, entries: tuple[int, ...]) -> Env:
 def vectorize(env: Env, num_envs: int, max_t: int | None = None) -> VectorEnv:
     """`num_envs` independent copies of `env` that reset themselves in the step that ends an episode.
 
-    Observations arrive as the space says (`cast`), rewards as float32, `truncated` never beside `terminated`. The
+    Observations arrive as the space says (`cast`), rewards as float32, `truncated` never with `terminated`. The
     result's `render(state, index=0)` draws environment `index` of a state `[E, ...]`.
 
     Args:

@@ -26,10 +26,10 @@ import numpy as np
 from slmjax.batches import Batches
 from slmjax.lab import leaves
 from slmjax.lab.arrays import as_leaf, check, described, is_key, named
-from slmjax.lab.build import Trial
 from slmjax.lab.history import History
 from slmjax.lab.loop import Run
 from slmjax.lab.memory import bytes_of
+from slmjax.lab.trial import Trial
 from slmjax.spec.dump import to_dict
 from slmjax.spec.errors import show
 from slmjax.spec.sections import Spec

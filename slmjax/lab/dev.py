@@ -19,10 +19,10 @@ from slmjax.envs import make_env
 from slmjax.envs.gif import write_gif
 from slmjax.lab import folder as folders
 from slmjax.lab import manifest
-from slmjax.lab.build import Trial, make_agent, make_session, make_trial
 from slmjax.lab.loop import Run, compile_segment, learn, start
 from slmjax.lab.notebook import result_of
 from slmjax.lab.report import draw_graphs, write_tables
+from slmjax.lab.trial import Trial, make_agent, make_session, make_trial
 from slmjax.session import Session
 from slmjax.spec.sections import Spec
 from slmjax.types import Key, PyTree, Step, UserError, VectorEnv
@@ -111,7 +111,7 @@ def _culprit(trial: Trial, sessions: Batches, frame: int) -> str:
 
 
 def _watched(env: VectorEnv, name: str) -> VectorEnv:
-    """`env`, to be stepped one operation at a time, that complains of what an environment must not return."""
+    """`env`, to be stepped one operation at a time, that refuses what an environment must not return."""
 
     def step(key: Key, state: PyTree, action: PyTree) -> tuple[PyTree, Step]:
         state, out = env.step(key, state, action)

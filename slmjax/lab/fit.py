@@ -84,7 +84,7 @@ def check_number(number: Any, of_what: str) -> int:
     """A number of environments or episodes.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not.
     """
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
         raise UserError(f"expected a number of {of_what}, at least 1, got {brief(repr(number))}.")

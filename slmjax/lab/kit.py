@@ -10,7 +10,7 @@ import numpy as np
 
 from slmjax import schedules
 from slmjax.envs import make_env
-from slmjax.lab.build import make_agent, make_session
+from slmjax.lab.trial import make_agent, make_session
 from slmjax.session import session_key
 from slmjax.spec import load_spec
 from slmjax.spec.dump import to_dict
@@ -46,7 +46,7 @@ class Kit:
         object.__setattr__(self, "spec", load_spec(written))
 
     def __deepcopy__(self, memo: Any) -> "Kit":
-        return self  # nothing in it ever changes, and a copy would compile anew
+        return self  # nothing in it ever changes, and a copy would compile again
 
     @lazily
     def env(self) -> VectorEnv:

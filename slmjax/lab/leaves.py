@@ -162,7 +162,7 @@ def read_about(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     """What is in a folder, without the leaves.
 
     Raises:
-        UserError: `about.json` is missing or is none of ours.
+        UserError: `about.json` is missing, or slmjax did not write it.
     """
     path = folder / ABOUT
     if _size(path) > _LARGEST_ABOUT:
@@ -207,7 +207,7 @@ def _check_file(path: Path, entry: Entry) -> int:
             start = file.tell()
     except OSError as error:
         raise _broken(path, error.strerror or str(error)) from error
-    except Exception as error:  # whatever NumPy says of a header that is none
+    except Exception as error:  # NumPy raises several kinds for a damaged header
         raise _broken(path, "its header is damaged") from error
     if shape != entry.shape or fortran or dtype != _plain(entry.dtype):
         raise _broken(path, f"its header is not that of {entry.name} in {ABOUT}")

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 
 from slmjax.batches import Batches
-from slmjax.lab.build import Trial, budget
 from slmjax.lab.history import History
+from slmjax.lab.trial import Trial, budget
 from slmjax.session import MAX_ROWS, Program
 
 VISIT_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""`manifest.json`: what, beside its spec, a run depends on, and how far it is.
+"""`manifest.json`: what else than its spec a run depends on, and how far it is.
 
 A run that was stopped and continued has several parts. Each keeps its own circumstances (versions, commit, command,
 devices) and seconds; what stands above them is of the run as a whole.

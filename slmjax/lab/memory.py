@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from slmjax.analysis.words import compact, plural
 from slmjax.lab.arrays import described
 from slmjax.population import Population
 from slmjax.session import Session
@@ -28,7 +29,7 @@ _CGROUPS = (  # limit, use, and what of the use could be given back
 def refuse_what_does_not_fit(one: Session, population: Population) -> None:
     """Holds the state of all sessions against the memory that is free on the machine or on the devices.
 
-    `one` is a session, of which shapes and dtypes are enough. What a program needs beside its state is known only when
+    `one` is a session, of which shapes and dtypes are enough. What else a program needs is known only when
     it has been compiled; it is that of one batch.
 
     Raises:
@@ -46,9 +47,9 @@ def refuse_what_does_not_fit(one: Session, population: Population) -> None:
     fits = max(int(free // (each * wide)), 0) * wide * len(population.devices)
     where = "the machine" if population.devices[0].platform == "cpu" else "each device"
     raise UserError(
-        f"the run does not fit the memory: {population.size} session{'s' * (population.size > 1)} of {size(each)} come "
-        f"to {size(needed)} on {where}, where {size(free)} are free. {most / each:.0%} of a session is its {part}. "
-        + (f"At most {fits} such session{'s' * (fits > 1)} fit (meta.max_session)" if fits else "Not even one fits")
+        f"the run does not fit the memory: {plural(population.size, 'session')} of {compact(each)}B come to "
+        f"{compact(needed)}B on {where}, where {compact(free)}B are free. {most / each:.0%} of each is its {part}. "
+        + (f"At most {plural(fits, 'such session')} fit (meta.max_session)" if fits else "Not even one fits")
         + (", or set a smaller agent.memory.max_size." if part == "memory" else ".")
     )
 
@@ -56,14 +57,6 @@ def refuse_what_does_not_fit(one: Session, population: Population) -> None:
 def bytes_of(tree: Any) -> int:
     """What the arrays of a pytree take; shapes and dtypes are enough."""
     return sum(x.size * x.dtype.itemsize for _, x in described(tree))
-
-
-def size(number: float) -> str:
-    """Bytes for people: `24.8 GB`."""
-    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= power:
-            return f"{number / power:.3g} {unit}"
-    return f"{number:.0f} B"
 
 
 def _parts(one: Session) -> list[tuple[str, Any]]:

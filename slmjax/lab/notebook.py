@@ -12,7 +12,6 @@ import numpy as np
 
 from slmjax.lab import devices
 from slmjax.lab.arrays import check, like, named
-from slmjax.lab.build import Trial, budget, check_spec, make_trial
 from slmjax.lab.history import History
 from slmjax.lab.kit import Kit
 from slmjax.lab.loop import Run, compile_segment, learn, start
@@ -20,6 +19,7 @@ from slmjax.lab.policy import Policy, fetch, keep
 from slmjax.lab.progress import Progress, mean_return
 from slmjax.lab.report import session_tables
 from slmjax.lab.stop import StopRequest
+from slmjax.lab.trial import Trial, budget, check_spec, make_trial
 from slmjax.session import WINDOW, Session
 from slmjax.spec.errors import brief, fail
 from slmjax.spec.sections import Spec
@@ -212,16 +212,6 @@ def result_of(trial: Trial, run: Run) -> Result:
     return Result(Kit(trial.spec), dict(zip(names, leaves, strict=True)), run.history, run.frame)
 
 
-class _Interrupt(StopRequest):
-    """Ctrl-C alone: who wants the process to end (SIGTERM) does not want it to go on with half a result."""
-
-    def __enter__(self) -> "_Interrupt":
-        super().__enter__()
-        if signal.SIGTERM in self._before:
-            signal.signal(signal.SIGTERM, self._before.pop(signal.SIGTERM))  # type: ignore[arg-type]
-        return self
-
-
 def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Result:
     """Trains a spec in memory; compiled programs are kept on disk (`devices.cache_programs`), nothing else.
 
@@ -235,7 +225,7 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
         quiet: no progress.
 
     Raises:
-        UserError: `spec` is none.
+        UserError: `spec` is not a spec.
         SpecError: the spec cannot work.
     """
     check_spec(spec)
@@ -245,7 +235,8 @@ def train(spec: Spec, sessions: int | None = None, *, quiet: bool = True) -> Res
     devices.cache_programs()
     trial: Trial = make_trial(spec)
     total = budget(spec, trial.program)
-    with _Interrupt() as stop, Progress(total, spec.meta.max_session, quiet) as progress:
+    # Not SIGTERM: who wants the process to end does not want it to go on with half a result.
+    with StopRequest(signal.SIGINT) as stop, Progress(total, spec.meta.max_session, quiet) as progress:
         run, _ = compile_segment(trial, start(trial))
         run = learn(trial, run, lambda run: _show(progress, run) and not stop.requested)
     failed = run.history.failed()

@@ -138,8 +138,8 @@ class Policy:
             key: what is random in it; None: the evaluation's.
 
         Raises:
-            UserError: `env` is none that the policy can act in, or has another number of copies than `episodes`, which
-                are no number, or `key` is no key.
+            UserError: the policy cannot act in `env`, or it has another number of copies than `episodes`; `episodes` is
+                not a number, or `key` not a key.
         """
         check_key(key)
         if episodes is not None:

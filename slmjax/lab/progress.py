@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from slmjax.analysis.words import compact
 from slmjax.lab.loop import Run
 
 LINE_SECONDS = 5.0  # between two plain lines
@@ -23,14 +24,6 @@ def mean_return(run: Run) -> float:
     return float(reward[sound].mean()) if sound.any() else float("nan")
 
 
-def compact(number: float) -> str:
-    """`1234567` as `1.2M`."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.1f}{unit}"
-    return f"{number:.0f}"
-
-
 def _duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
@@ -38,10 +31,10 @@ def _duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows a run. A context manager; `say` prints a line beside the bar, `show` brings it up to date."""
+    """Shows a run. A context manager; `say` prints a line above the bar, `show` updates the bar."""
 
     def __init__(self, total: int, sessions: int, quiet: bool = False, log: Path | None = None) -> None:
-        """`total` frames of each of `sessions` sessions; whatever is said also goes to the file `log`, if given."""
+        """`total` frames of each of `sessions` sessions; all output also goes to the file `log`, if given."""
         self.log = log
         self.total, self.sessions, self.quiet = total, sessions, quiet
         self.live = sys.stdout.isatty() and not quiet

@@ -75,8 +75,9 @@ def draw_graphs(spec: Spec, report: Report, folder: Path, trial: int = 0) -> Pat
 
 def _draw(spec: Spec, report: Report, folder: Path, trial: int) -> Path:
     from slmjax.analysis.drawing import Job, draw_all
-    from slmjax.analysis.graphs import graph_title, trial_graph
-    from slmjax.analysis.overview import sessions_graph
+    from slmjax.analysis.graphs import draw_trial, graph_title
+    from slmjax.analysis.overview import draw_sessions
+    from slmjax.analysis.style import save
 
     tables, files, failed, baseline, metrics = report
     stem, title = f"{spec.name}_t{trial}", graph_title(spec.name, spec.env.name, trial)
@@ -89,9 +90,9 @@ def _draw(spec: Spec, report: Report, folder: Path, trial: int) -> Path:
 
     draw_all([job(i) for i in chosen], cores())
     if len(tables) > FEW:
-        sessions_graph(tables, folder / "graph" / f"{stem}_sessions_graph.png", title, metrics, failed)
+        save(draw_sessions(tables, title, metrics, failed), folder / "graph" / f"{stem}_sessions_graph.png")
     path = folder / "graph" / f"{stem}_trial_graph.png"
-    trial_graph(tables, path, title, failed, baseline, metrics)
+    save(draw_trial(tables, title, failed, baseline, metrics), path)
     return path
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from slmjax.lab import folder as folders
 from slmjax.lab import manifest
-from slmjax.lab.build import make_trial
 from slmjax.lab.checkpoint import CHANGEABLE
 from slmjax.lab.train import train
+from slmjax.lab.trial import make_trial
 from slmjax.spec import load_spec
 from slmjax.types import UserError
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants at its next visit."""
+"""Ctrl-C and SIGTERM as a request that the loop grants at its next visit."""
 
 import signal
 from types import FrameType, TracebackType
@@ -7,11 +7,11 @@ EXIT_RESUMABLE = 75  # EX_TEMPFAIL: stopped on request, continue with --resume
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM sets `requested`, and a second one interrupts at once."""
+    """A context in which the first of some signals sets `requested`, and a second one interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *signals: int) -> None:
         """Outside the main thread signals cannot be caught; `requested` then stays False."""
-        self.requested = False
+        self.requested, self._signals = False, signals
         self._before: dict[int, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -21,7 +21,7 @@ class StopRequest:
         self.requested = True
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self._signals:
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread

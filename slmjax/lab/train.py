@@ -1,21 +1,22 @@
 """Mode `train`: one trial, from a spec to a folder of checkpoints, tables and graphs."""
 
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from slmjax.analysis.summary import summary
-from slmjax.analysis.words import plural
+from slmjax.analysis.words import compact, plural
 from slmjax.lab import folder as folders
 from slmjax.lab import manifest
-from slmjax.lab.build import Trial, budget
 from slmjax.lab.checkpoint import Checkpoints, size_of
 from slmjax.lab.loop import Run, compile_segment, learn, start
-from slmjax.lab.progress import Progress, compact
+from slmjax.lab.progress import Progress
 from slmjax.lab.report import draw_graphs, write_tables
 from slmjax.lab.stop import EXIT_RESUMABLE, StopRequest
+from slmjax.lab.trial import Trial, budget
 from slmjax.schedules import Schedule, value
 from slmjax.spec.sections import Spec
 from slmjax.types import UserError
@@ -88,7 +89,11 @@ def train(trial: Trial, folder: Path, *, resume: bool = False, quiet: bool = Fal
     began, spec = time.perf_counter(), trial.spec
     checkpoints, log = Checkpoints(folder / "model"), folder / "log" / f"{spec.name}.log"
     total = budget(spec, trial.program)
-    with folders.locked(folder), StopRequest() as stop, Progress(total, spec.meta.max_session, quiet, log) as progress:
+    with (
+        folders.locked(folder),
+        StopRequest(signal.SIGINT, signal.SIGTERM) as stop,
+        Progress(total, spec.meta.max_session, quiet, log) as progress,
+    ):
         run = _last(trial, folder, checkpoints) if resume else start(trial)
         # Only now: a checkpoint that cannot be read must leave the record of the run as it is.
         if resume:
@@ -120,7 +125,7 @@ def _last(trial: Trial, folder: Path, checkpoints: Checkpoints) -> Run:
     had = "has tables, so it had one" if frame is None else f"had one at frame {frame}"
     raise UserError(
         f"the checkpoints of the run are gone: it {had}, and {checkpoints.folder} holds none. Put them back, or start "
-        f"a run anew: python -m slmjax.run {shlex.quote(str(folders.find_spec(folder)))}"
+        f"a new run: python -m slmjax.run {shlex.quote(str(folders.find_spec(folder)))}"
     )
 
 

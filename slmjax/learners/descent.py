@@ -32,7 +32,7 @@ def descent(
     Args:
         loss: `(params, *batch) -> (loss, logs)`; with `statistics`, `(params, *batch) -> (loss, (logs, params))`, whose
             parameters hold the statistics of networks that `Net.learn` moved.
-        optimizer: built from the hyperparameters of the moment, which may be traced.
+        optimizer: built from the current hyperparameters, which may be traced.
         statistics: see above.
 
     Returns:

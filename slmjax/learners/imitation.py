@@ -1,4 +1,4 @@
-"""Self-imitation beside a policy gradient (Oh et al. 2018): any agent of `on_policy.py` also learns from its past.
+"""Self-imitation along with a policy gradient (Oh et al. 2018): any agent of `on_policy.py` also learns from its past.
 
     update as it does
     remember the rollout; `training_iter` times sample steps (s, a, R) whose episode has ended, and
@@ -6,8 +6,8 @@
         sil_policy_loss_coef * -log pi(a|s) (R - V(s))+  +  sil_val_loss_coef * (R - V(s))+^2 / 2
 
 With `sil_pool` above 1 the steps are prioritized: each is chosen out of so many drawn ones with the probability
-P ~ ((R - V(s))+ + epsilon)^sil_alpha and weighs (pool P)^-sil_beta (Schaul et al. 2016). V is that of the moment, where
-priorities kept in the memory would be those of the last time that a step was drawn.
+P ~ ((R - V(s))+ + epsilon)^sil_alpha and weighs (pool P)^-sil_beta (Schaul et al. 2016). V is the current one, where
+priorities kept in the memory would be as old as the last draw of their step.
 
 R is the true discounted return of the episode from there on, so it needs `normalize_return: false`.
 """
@@ -51,7 +51,7 @@ class ImitationKeys:
         """Refuses keys that nothing reads; the loader calls it.
 
         Raises:
-            SpecError: how priorities are made where there are none.
+            SpecError: a key of priorities where there are no priorities.
         """
         if self.sil_pool == 1:
             refuse_unread(self, "agent.algorithm", "priorities are for sil_pool above 1", "sil_alpha", "sil_beta")

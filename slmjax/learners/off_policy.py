@@ -28,9 +28,9 @@ from slmjax.learners.targets import after_step, after_update
 from slmjax.maths.arrays import same_shape
 from slmjax.maths.losses import ELEMENTWISE, weighted_mean
 from slmjax.memory.replay import Batch
-from slmjax.nets.build import build
-from slmjax.nets.critics import Critics, build_critics, critic_optimizer, learning
-from slmjax.nets.optim import net_optimizer
+from slmjax.nets.critics import Critics, build_critics, learning
+from slmjax.nets.network import build
+from slmjax.nets.optim import critic_optimizer, net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, AgentState, Array, Discrete, Head, Key, Net, PyTree, Rollout, Store, VectorEnv
@@ -114,6 +114,12 @@ class OffPolicyLearner(NamedTuple):
     actor_logs: Logs
 
 
+def random_first(hp: HP, random: Callable[[], Any], play: Callable[[], Any]) -> Any:
+    """`random()` before the frame `training_start_step`, `play()` from there on."""
+    start = hp.algorithm.training_start_step
+    return jax.lax.cond(hp.frame < start, random, play) if start else play()
+
+
 def soft_value(q: Array, draws: Draws, alpha: Any) -> Array:
     """`E_pi [min_i q_i - alpha log pi]`, `[B]`, of values `[N, B, K]` (Haarnoja et al. 2018b, equation 3)."""
     same_shape(q[0], draws.weight, draws.log_prob)
@@ -141,14 +147,13 @@ def td_loss(q_tm1: Array, target_tm1: Array, batch: Batch, hp: HP) -> tuple[Arra
     return weighted_mean(losses, batch.weight), logs
 
 
-# Arguments as those of `bootstrapped_loss`; the loss, and (logs with the error [B], parameters with their statistics).
-CriticLoss = Callable[..., tuple[Array, tuple[Logs, PyTree]]]
+CriticLoss = Callable[..., tuple[Array, tuple[Logs, PyTree]]]  # see `bootstrapped_loss`
 
 
 def bootstrapped_loss(
     critics: Critics, params: PyTree, targets: PyTree, draws_t: Draws, alpha: Any, batch: Batch, hp: HP
 ) -> tuple[Array, tuple[Logs, PyTree]]:
-    """The critics' loss, bootstrapped from the target critics."""
+    """The critics' loss, bootstrapped from the target critics; (logs with `error [B]`, parameters as they moved)."""
     q_t = critics.apply(targets, batch.final_obs, draws_t.action)
     target = batch.r_t + batch.discount_t * soft_value(q_t, draws_t, alpha)
     values, learned = critics.learn(params, batch.obs, critics.unit(batch.action), batch.weight)
@@ -164,7 +169,6 @@ class _Parts(NamedTuple):
     critics: Critics
     store: Store
     mask: Callable[[Array, PyTree], Array]
-    rollout_size: int
     critic_loss: CriticLoss
     judges: int
     soft: bool
@@ -193,13 +197,12 @@ def make(
         SpecError: a memory too small, actions without finite bounds, or a mask of valid actions that does not fit.
     """
     alg, space = hp.algorithm, network_space(hp, env)
-    size = alg.training_frequency * env.num_envs
-    store = replayed.make_store(hp, env, rollout_size=size)
+    store = replayed.make_store(hp, env, rollout_size=alg.training_frequency * env.num_envs)
     # The actor first: what an error says of observations is then about those of the environment alone.
     net = build(hp.net, space, (Head(actor.width, "actor"),), statistics=True)
     critics = build_critics(hp.net, space, env.action_space, number)
     mask = masking(space, (env.action_space.n,) if isinstance(env.action_space, Discrete) else ())
-    parts = _Parts(net, actor, critics, store, mask, size, critic_loss, judges, soft, target_actor, target_critics)
+    parts = _Parts(net, actor, critics, store, mask, critic_loss, judges, soft, target_actor, target_critics)
     agent = Agent(
         init=partial(_init, parts),
         act=partial(_act, parts),
@@ -215,7 +218,7 @@ def make(
 def _init(parts: _Parts, rng: Key, hp: HP) -> AgentState:
     actor_key, critic_key = jax.random.split(rng)
     actor = begin(parts.net.init(actor_key, hp.net), net_optimizer(hp.net))
-    critics = begin(parts.critics.init(critic_key, hp.net), each(critic_optimizer(hp)))
+    critics = begin(parts.critics.init(critic_key, hp.net), each(critic_optimizer(hp.net)))
     copy = lambda tree, kept: jax.tree.map(jnp.copy, tree) if kept else ()  # noqa: E731
     targets = Targets(copy(actor.params, parts.target_actor), copy(critics.params, parts.target_critics))
     logs = dict.fromkeys(("actor_loss", "entropy") if parts.soft else ("actor_loss",), jnp.zeros(()))
@@ -231,7 +234,7 @@ def _act(
 
 
 def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
-    iterations, size = hp.algorithm.training_iter, parts.rollout_size
+    iterations, size = hp.algorithm.training_iter, rollout.reward.size
     before = (hp.frame // size - -(-hp.algorithm.training_start_step // size)) * iterations
 
     def step(state: Any, batch: Batch, key: Key, i: Array) -> tuple[Any, Logs, Array]:
@@ -240,9 +243,9 @@ def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP
         return (actor, learner), logs, error
 
     known = (Learned(state.policy, state.learner.actor_opt), state.learner)
-    keys = dict(zip(("sample_key", "step_key"), jax.random.split(rng), strict=True))
+    k1, k2 = jax.random.split(rng)
     (actor, learner), ring, logs = replayed.replay(
-        parts.store, state.memory, rollout, known, step, hp, batches=iterations, **keys
+        parts.store, state.memory, rollout, known, step, hp, batches=iterations, sample_key=k1, step_key=k2
     )
     logs["loss"] = logs["critic_loss"] + logs["actor_loss"]
     targets = after_update(learner.targets, _online(parts, actor, learner), hp, size)
@@ -257,7 +260,7 @@ def _learn(
     (output,), _ = parts.net.apply(targets.actor if parts.target_actor else actor.params, batch.final_obs, ())
     draws_t = parts.actor.next_draws(parts.mask(output, batch.final_obs), target_key, hp)
     loss = lambda x: parts.critic_loss(parts.critics, x, targets.critics, draws_t, alpha, batch, hp)  # noqa: E731
-    critics, logs = descent(loss, each(critic_optimizer(hp)), statistics=True)(learner.critics)
+    critics, logs = descent(loss, each(critic_optimizer(hp.net)), statistics=True)(learner.critics)
     delay, learner = hp.algorithm.policy_delay, learner._replace(critics=critics)
     due = taken % delay == 0
     actor, learner = _if_due(delay, due, lambda now: _learn_actor(parts, *now, batch, actor_key, hp), (actor, learner))

@@ -1,4 +1,4 @@
-"""What an agent learns to see: frames joined and signs of rewards, as `agent.memory` says, whatever the algorithm.
+"""What an agent learns to see: frames joined and signs of rewards, as `agent.memory` says, for every algorithm.
 
 These take an agent and return one, so no algorithm handles frames itself. Each is made for what its networks see
 (`network_space`); its carry becomes the pair (frames before the newest, its own carry).

@@ -53,7 +53,7 @@ class QValues(NamedTuple):
 
 
 # What the next step is worth: (the online network's values, the target network's, batch, hp) -> (r_t [B], the rewards
-# with whatever the method adds, policy_t [B, A], probabilities of the next actions).
+# with what the method adds, policy_t [B, A], probabilities of the next actions).
 Rule = Callable[[QValues, QValues, Batch, HP], tuple[Array, Array]]
 
 

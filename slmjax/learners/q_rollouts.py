@@ -44,7 +44,7 @@ def make(hp: HP, env: VectorEnv, *, targets: Targets, minibatched: bool = False)
     """An agent that regresses on `targets`: `minibatched` several times over, or once on each rollout.
 
     Raises:
-        SpecError: see `minibatches.plan`, `nets.build.build` and `policies.masks.masking`.
+        SpecError: see `minibatches.plan`, `nets.network.build` and `policies.masks.masking`.
     """
     space, actions = network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions), masking(space, (actions,))

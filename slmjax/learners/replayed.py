@@ -82,7 +82,7 @@ def replay(
         rollout: the newest steps.
         state: what `step` changes.
         step: one gradient step.
-        hp: hyperparameters of the moment.
+        hp: the current hyperparameters.
         batches: how many are drawn.
         sample_key: which.
         step_key: split for the steps, where they draw anything.

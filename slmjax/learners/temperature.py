@@ -36,7 +36,7 @@ class TemperatureKeys:
     )
 
     def check(self) -> None:
-        """Refuses limits that leave nothing between them, and keys that nothing reads; the loader calls it.
+        """Refuses limits in the wrong order, and keys that nothing reads. Called by the loader.
 
         Raises:
             ValueError: `log_alpha_max` is below `log_alpha_min`.
@@ -82,6 +82,6 @@ def learn(log_alpha: Learned, entropy: Array, usual: Any, hp: HP) -> Learned:
 
 
 def _optimizer(hp: HP) -> optax.GradientTransformation:
-    """Adam: the networks' own optimiser might decay weights, and a temperature is none."""
+    """Adam: the networks' own optimiser might decay weights, and a temperature is not a weight."""
     rate = hp.algorithm.alpha_lr
     return optax.adam(hp.net.optim_spec.lr if rate is None else rate)

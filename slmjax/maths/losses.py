@@ -19,7 +19,7 @@ def td_error(q_tm1: Array, a_tm1: Array, target_tm1: Array) -> Array:
 
 
 def q_target(r_t: Array, discount_t: Array, q_t: Array, policy_t: Array) -> Array:
-    """`r_t + discount_t sum_a policy_t(a) q_t(a)` for `[..., A]`; an action of probability 0 adds 0, whatever its `q`.
+    """`r_t + discount_t sum_a policy_t(a) q_t(a)` for `[..., A]`; an action of probability 0 adds 0.
 
     The probabilities make the method: all on the action that the target network likes best is Q-learning (Mnih et al.
     2015), that the online network likes best is double Q-learning (van Hasselt et al. 2016, equation 4), that was
@@ -61,7 +61,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
 
 
 def weighted_mean(x: Array, weight: Array) -> Array:
-    """Mean of `x` over the entries with weight, whatever the others hold; 0 if there are none. Same shapes."""
+    """Mean of `x` over the entries with weight; 0 if there are none. Others may hold anything. Same shapes."""
     same_shape(x, weight)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0.0)) / jnp.maximum(jnp.sum(weight), 1e-8)
 

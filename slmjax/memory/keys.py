@@ -1,4 +1,4 @@
-"""The memory keys that every agent reads, whatever it remembers."""
+"""The memory keys that every agent reads, with a memory of any kind."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class OnPolicyReplay(MemoryKeys):
 def learned_reward(spec: Any, rollout: Rollout) -> Array:
     """The rewards that an agent learns from, by `reward_op`; what is reported stays raw.
 
-    A row that a suite invented has none, whatever it says: weighed by 0, a NaN would still be one in every gradient.
+    A row that a suite invented has none: weighed by 0, a NaN would still be one in every gradient.
     """
     reward = jnp.where(rollout.valid, rollout.reward, 0.0)
     return jnp.sign(reward) if isinstance(spec, MemoryKeys) and spec.reward_op == "sign" else reward

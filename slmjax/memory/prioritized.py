@@ -2,7 +2,7 @@
 
     p_i = (|delta_i| + epsilon)^alpha        P(i) = p_i / sum_k p_k        w_i = (N P(i))^-beta / max_j w_j
 
-A sum tree beside the ring holds `p_i`; it is 0 for rows that must not be drawn: never written, invented by a suite, or
+A sum tree next to the ring holds `p_i`; it is 0 for rows that must not be drawn: never written, invented by a suite, or
 with an n-step window that is not complete. New transitions enter with the largest priority so far. The weights divide
 by the largest of their batch, so `N` and the sum cancel: `w_i = (min_j p_j / p_i)^beta`.
 
@@ -27,7 +27,7 @@ from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import Array, Key, Rollout, Store, VectorEnv
 
-MOST_OF_A_WINDOW = 0.9  # weight of the largest error of a window beside the mean one
+MOST_OF_A_WINDOW = 0.9  # weight of the largest error of a window; the mean has the rest
 
 
 @hyper

@@ -208,7 +208,7 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
     """A ring for one agent, whose rollouts are `rollout_size = T x E` transitions.
 
     Raises:
-        SpecError: see `capacity` and `frame_stack`; or a batch too small for the newest beside others.
+        SpecError: see `capacity` and `frame_stack`; or a batch too small for `use_cer`.
     """
     if spec.use_cer and spec.batch_size < 2:
         raise SpecError(
@@ -216,7 +216,7 @@ def make(spec: Replay, env: VectorEnv, rollout_size: int) -> Store:
         )
     rows, num_envs = capacity(spec, rollout_size, env.num_envs), env.num_envs
     stacked = spec.stack_len > 1
-    frame_stack(spec, env.observation_space)  # complains
+    frame_stack(spec, env.observation_space)  # raises where frames cannot be joined
     needed = lag(spec, num_envs) + spec.stack_len * num_envs
     if stacked and rows < needed:
         raise SpecError(

@@ -1,7 +1,7 @@
 """Windows of consecutive steps for recurrent networks (Hausknecht & Stone 2015; burn-in: Kapturowski et al. 2019).
 
 A window is `burn_in + seq_len` steps of one environment. It never crosses the write head. An episode may end inside:
-`ended` says where the recurrent carry must begin anew. What came before a window is not known, so it begins with a
+`resets` says where the recurrent carry starts afresh. What came before a window is not known, so it begins with a
 fresh carry, and the first `burn_in` steps, of weight 0, only warm it up. An n-step return ends with its episode, or
 with the window where that comes first.
 """
@@ -62,11 +62,11 @@ def side_by_side(windows: tuple[Batch, Pair, Pair], last: Array | None) -> tuple
         at = lambda x: jnp.take_along_axis(x, last.reshape(last.shape + (1,) * (x.ndim - 2)), 0)  # noqa: E731
         return jax.tree.map(at, tree)
 
-    batch, online, behind = windows
+    batch, online, target = windows
     batch = batch._replace(
         final_obs=reached(batch.final_obs), importance=jnp.broadcast_to(batch.importance, last.shape)
     )
-    moved = batch, (online[0], reached(online[1])), (behind[0], reached(behind[1]))
+    moved = batch, (online[0], reached(online[1])), (target[0], reached(target[1]))
     flat: tuple[Batch, Pair, Pair] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moved)
     return flat
 

@@ -1,7 +1,7 @@
 """A sum tree, level by level: draws in proportion to priorities in O(log N), and no sum that can drift.
 
 Level 0 holds the priorities; an entry of any later level is the sum of one group of `FAN` entries of the level before;
-the last level is a single group. Parents are always summed anew from their children (never adjusted by differences), so
+the last level is a single group. Parents are always summed from their children (never adjusted by differences), so
 an index may be written twice at once and rounding does not accumulate. Levels are arrays of their own, for XLA copies a
 tree that is one array; a fan-out of 8 needs the fewest operations on a CPU (2 takes three times as long).
 """

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slmjax.nets.build import build
+from slmjax.nets.network import build
 from slmjax.nets.unroll import unroll, unroll_transitions
 from slmjax.types import Array, Head, Key, Net, PyTree, Space
 
@@ -15,7 +15,7 @@ class ActionValues(NamedTuple):
     """Pure functions of one network. Over time, a feed-forward one takes any leading axes and looks at no carry.
 
     Attributes:
-        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        init: `(key, spec) -> params`; `spec` is the current `hp.net`.
         step: `(params, obs [E, ...], carry) -> (output [E, A, N], carry)`.
         unroll: `(params, obs, carry, ended) -> output [T, E, A, N]` over time, as `nets.unroll.unroll` does it.
         transitions: `(params, obs, final_obs, carry, ended, burn_in=0) -> (output, output of final_obs)`:
@@ -37,7 +37,7 @@ def build_action_values(spec: Any, observation_space: Space, actions: int, width
     """The network that `spec` describes, with `width` numbers for each of `actions`.
 
     Raises:
-        SpecError: see `nets.build.build`.
+        SpecError: see `nets.network.build`.
     """
     net: Net = build(spec, observation_space, (Head(actions * width, "critic", actions),), recurrent=True)
 

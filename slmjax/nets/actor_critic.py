@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from slmjax.nets.build import build
 from slmjax.nets.keys import NetKeys
-from slmjax.nets.optim import optimizer
+from slmjax.nets.network import build
+from slmjax.nets.optim import critic_optimizer, net_optimizer
 from slmjax.nets.unroll import steps, unroll, unroll_transitions
 from slmjax.policies.heads import ActionHead
 from slmjax.policies.masks import masking
@@ -20,7 +20,7 @@ class ActorCritic(NamedTuple):
     """Pure functions of a policy and a value function over one tree of parameters; `value` is None without a critic.
 
     Attributes:
-        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        init: `(key, spec) -> params`; `spec` is the current `hp.net`.
         carry: `(num_envs) -> carry` of a fresh episode: a dict by part (`actor`, `critic`), or `()`.
         step: `(params, obs [..., obs], carry) -> (distribution, value [...], carry)`, one step.
         unroll: `(params, obs [T, E, ...], carry [E, ...], resets [T, E]) -> (distribution, value, carry)`, over time as
@@ -115,9 +115,6 @@ def actor_critic_optimizer(spec: NetKeys) -> optax.GradientTransformation:
     With two optimisers, the norm that `clip_grad_val` limits is that of each part.
     """
     if spec.critic_optim_spec is None:
-        return optimizer(spec.optim_spec, spec.clip_grad_val)
-    parts = {
-        "actor": optimizer(spec.optim_spec, spec.clip_grad_val),
-        "critic": optimizer(spec.critic_optim_spec, spec.clip_grad_val, "agent.net.critic_optim_spec"),
-    }
+        return net_optimizer(spec)
+    parts = {"actor": net_optimizer(spec), "critic": critic_optimizer(spec)}
     return optax.partition(parts, lambda params: {k: "critic" if k == "critic" else "actor" for k in params})

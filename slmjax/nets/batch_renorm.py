@@ -7,7 +7,7 @@
 Where nothing is clipped the two are the same function, so acting and learning see one network. For the first `warmup`
 batches r = 1 and d = 0: batch normalisation.
 
-The statistics are part of `params`, beside what is trained: `{"params": ..., "batch_stats": ...}`. No gradient reaches
+The statistics are part of `params`, next to what is trained: `{"params": ..., "batch_stats": ...}`. No gradient reaches
 them, but an optimiser may still move what has none (weight decay). So an algorithm takes them from `Net.learn`:
 
     outputs, learned = net.learn(params, obs)           # inside of the loss; `learned` is handed out as auxiliary

@@ -1,7 +1,7 @@
 """Action values Q(s, a) for algorithms with an actor: several critics side by side, and the actions that they see.
 
 The critics of one agent are copies of one network with parameters of their own, stacked `[N, ...]` and run by `vmap`.
-A continuous action goes in beside the observation, and one value comes out; for discrete actions the observation goes
+A continuous action goes in with the observation, and one value comes out; for discrete actions the observation goes
 in alone, and a value for each action comes out. Hence the last axis of their values, `K`: 1, or the number of actions.
 
 Actors and critics see continuous actions in [-1, 1] (unit actions); the environment and the memory see those of the
@@ -13,20 +13,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from slmjax.maths.arrays import pick
-from slmjax.nets.build import build
-from slmjax.nets.optim import net_optimizer, optimizer
+from slmjax.nets.network import build
 from slmjax.policies.continuous import to_unit
-from slmjax.types import HP, Array, Box, Dict, Discrete, Head, Key, Net, PyTree, Space, SpecError
+from slmjax.types import Array, Box, Dict, Discrete, Head, Key, Net, PyTree, Space, SpecError
 
 
 class Critics(NamedTuple):
     """`N` networks over one tree of parameters `[N, ...]`.
 
     Attributes:
-        init: `(key, spec) -> params`; `spec` is `hp.net` of the moment.
+        init: `(key, spec) -> params`; `spec` is the current `hp.net`.
         apply: `(params, obs [B, ...], unit action [B, ...]) -> values [N, B, K]`; discrete actions are not looked at.
         learn: `(params, obs, unit action, weight [B]) -> (values, params)`: as `apply`, where networks normalise by
             the batch (`Net.learn`) and return their new statistics; the same where they do not.
@@ -57,7 +55,7 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
         if not (action_space.bounded and jnp.issubdtype(action_space.dtype, jnp.floating)):
             raise SpecError(f"expected real actions between finite bounds, got {action_space}.", "agent.algorithm.name")
         parts = observation_space.spaces if isinstance(observation_space, Dict) else {"obs": observation_space}
-        place = "action" if "action" not in parts else "the unit action"  # beside the parts that the user has named
+        place = "action" if "action" not in parts else "the unit action"  # unless the user has a part of that name
         inputs = Dict({**parts, place: Box(-1.0, 1.0, action_space.shape)})
         net = build(spec, inputs, (Head(1, "critic"),), True, statistics=True)
         see = lambda obs, action: {**(obs if isinstance(obs, dict) else {"obs": obs}), place: action}  # noqa: E731
@@ -80,11 +78,3 @@ def build_critics(spec: Any, observation_space: Space, action_space: Discrete | 
 def learning(net: Net) -> Callable[[PyTree, PyTree, Array], tuple[tuple[Array, ...], PyTree]]:
     """`Net.learn`, or `apply` in its form for a network that has no statistics."""
     return net.learn or (lambda params, obs, weight: (net.apply(params, obs, ())[0], params))
-
-
-def critic_optimizer(hp: HP) -> optax.GradientTransformation:
-    """The optimiser of one critic: `critic_optim_spec`, or `optim_spec` where it is null."""
-    own = hp.net.critic_optim_spec
-    if own is None:
-        return net_optimizer(hp.net)
-    return optimizer(own, hp.net.clip_grad_val, "agent.net.critic_optim_spec")

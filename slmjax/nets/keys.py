@@ -1,9 +1,9 @@
-"""The net keys that algorithms read, whatever the network's shape."""
+"""The net keys that algorithms read, for networks of any kind."""
 
 from slmjax.nets.optim import OptimSpec
 from slmjax.spec.schema import hyper, key
 
-# Keys that only make sense with an actor beside the critic, with a critic beside the actor, with both in one policy
+# Keys that only make sense with an actor besides a critic, with a critic besides an actor, with both in one policy
 # gradient, with a target network.
 ACTOR_KEYS = ("actor_init_std", "log_std_init", "shared", "critic_optim_spec", "critic_hid_layers")
 CRITIC_KEYS = ("critic_init_std", "shared", "critic_optim_spec", "critic_hid_layers", "loss_spec")

@@ -1,7 +1,7 @@
 """Optimisers by name, rebuilt from the hyperparameters at every update.
 
 A transformation built from traced numbers must not be kept in a state (it would leak tracers and change the tree
-structure); its state does not depend on those numbers, so building it anew is free.
+structure); its state does not depend on those numbers, so building it again is free.
 """
 
 import inspect
@@ -25,7 +25,7 @@ _DATA = ("b1", "b2", "eps", "decay", "momentum", "weight_decay")
 
 @hyper
 class OptimSpec:
-    """`agent.net.optim_spec`: any first-order optax optimiser. Keys that are none take optax's default."""
+    """`agent.net.optim_spec`: any first-order optax optimiser. Keys that are null take optax's default."""
 
     name: str = key(default="Adam", doc="an optax optimiser, upper or lower case")
     lr: float | Schedule = key(default=1e-3, doc="learning rate, or a schedule of it over frames", low=0)
@@ -46,7 +46,7 @@ def optimizer(
     `path` is the key that an error names.
 
     Raises:
-        SpecError: unknown optimiser, or a key that it does not take or that is none of its values.
+        SpecError: unknown optimiser, or a key that it does not take.
     """
     name = spec.name.lower()
     if name not in _OPTIMIZERS:
@@ -63,7 +63,7 @@ def optimizer(
             close = nearest(field, accepted)
             raise SpecError(f"optimiser {spec.name!r} takes no key {field!r}.{close} Known: {known}.", where)
         if field in more and field in _DATA:
-            raise SpecError(f"expected it beside `kwargs`, as {path}.{field}.", where)
+            raise SpecError(f"expected it outside of `kwargs`, as {path}.{field}.", where)
     transformation = factory(spec.lr, **chosen, **more)
     if clip_grad_val is None:
         return transformation
@@ -73,3 +73,10 @@ def optimizer(
 def net_optimizer(net: Any) -> optax.GradientTransformation:
     """The optimiser of a network by `agent.net`: its `optim_spec`, its gradient clipped as `clip_grad_val` says."""
     return optimizer(net.optim_spec, net.clip_grad_val)
+
+
+def critic_optimizer(net: Any) -> optax.GradientTransformation:
+    """The same for a separate critic: by its `critic_optim_spec`, or `optim_spec` where that is null."""
+    if net.critic_optim_spec is None:
+        return net_optimizer(net)
+    return optimizer(net.critic_optim_spec, net.clip_grad_val, "agent.net.critic_optim_spec")

@@ -88,7 +88,7 @@ CELLS = {
 class Cells(nn.Module):
     """A layer of cells over time: everything that does not wait for the step before is done for all steps at once.
 
-    Recurrent weights start orthogonal, one square a gate, whatever `init_fn` says (Saxe et al. 2014).
+    Recurrent weights start orthogonal, one square a gate, regardless of `init_fn` (Saxe et al. 2014).
     """
 
     cell: str

@@ -25,7 +25,7 @@ def build(cls: type, node: Node, path: str, base: Any = None, limits: Key | None
         node: the mapping; a missing one is `Node({}, at)`.
         path: its dotted key.
         base: an instance whose values the missing keys of a partial node (`--set`) take, instead of the defaults.
-        limits: of the enclosing key (`float | Schedule`), for numbers that declare none.
+        limits: of the enclosing key (`float | Schedule`), for numbers without limits of their own.
 
     Raises:
         SpecError: at the first thing that is wrong; all unknown keys of one mapping at once.

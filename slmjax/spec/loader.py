@@ -36,7 +36,7 @@ def load_spec(
         variables: further values of placeholders.
 
     Raises:
-        SpecError: for whatever is wrong; its text is the whole message, with place, key, and what was expected.
+        SpecError: something is wrong; its text is the whole message, with place, key, and what was expected.
     """
     document = read(source)
     chosen, root = _select(document, name)
@@ -166,7 +166,7 @@ def _net(node: Node, algorithm: Algorithm) -> Any:
 
 
 def _expect(found: Any, wanted: type, name: str, node: Node, path: str) -> None:
-    """Complains where a name stands for something of another kind."""
+    """Refuses a name that stands for something of another kind."""
     if isinstance(found, wanted):
         return
     got = f"the class {found.__name__}" if isinstance(found, type) else type(found).__name__

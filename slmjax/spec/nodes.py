@@ -51,7 +51,7 @@ def scalar(text: str, kind: str, at: At) -> Any:
     """The value of a scalar of a given kind ('null', 'bool', 'int', 'float', 'str').
 
     Raises:
-        SpecError: the text is none of that kind (after an explicit tag), or a number without end.
+        SpecError: the text is not of that kind (after an explicit tag), or an infinite number.
     """
     if kind not in KINDS:
         return clean(text)

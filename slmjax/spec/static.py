@@ -22,7 +22,7 @@ _CALLERS = ("slmjax.lab", "slmjax.session", "slmjax.play", "slmjax.population")
 
 
 class Data:
-    """Stands for a number that may differ between sessions or change with the frame; whatever uses it is refused."""
+    """Stands for a number that may differ between sessions or change with the frame; any use of it is refused."""
 
     def __init__(self, path: str) -> None:
         self._path = path

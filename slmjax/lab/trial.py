@@ -45,7 +45,7 @@ def check_spec(spec: Any) -> None:
     """Says what a spec is to somebody who hands over the name of its file.
 
     Raises:
-        UserError: `spec` is none.
+        UserError: `spec` is not a spec.
     """
     expect(Spec, spec, "a spec, which slmjax.load_spec(FILE) reads")
 
@@ -54,7 +54,7 @@ def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
     """The agent that a spec describes: `init`, `act`, `update`, to `jit` and `vmap` at will.
 
     Raises:
-        UserError: `spec` is none.
+        UserError: `spec` is not a spec.
         SpecError: the algorithm cannot act in the environment, or its keys contradict each other.
     """
     check_spec(spec)

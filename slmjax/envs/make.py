@@ -21,7 +21,7 @@ def make_env(spec: EnvSpec) -> VectorEnv:
 
     Raises:
         UserError: `spec` is no such section.
-        SpecError: no such environment, an argument that it does not have, whatever it raises when it is made, or a
+        SpecError: no such environment, an argument that it does not have, an error while it is made, or a
             broken contract.
     """
     expect(EnvSpec, spec, "the env section of a spec, `spec.env` of slmjax.load_spec(FILE)")
@@ -73,7 +73,7 @@ def _takes_name(function: Callable[..., Any]) -> bool:
 
 
 def _check_signature(function: Callable[..., Any], name: str, kwargs: dict[str, Any]) -> None:
-    """Complains of unknown and of missing arguments; a function with `**kwargs` checks its own."""
+    """Refuses unknown and missing arguments; a function with `**kwargs` checks its own."""
     parameters = _parameters(function)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return
