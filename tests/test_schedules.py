@@ -304,7 +304,7 @@ def test_every_schedule_of_optax_may_be_named(name):
 REFUSED = [
     ({"name": "cosine_decay_schedule", "kwargs": {"init_value": 1.0}}, "init_value, decay_steps, alpha=0.0"),
     ({"name": "cosine_decay_schedule", "kwargs": {"init_value": 1.0, "decay": 5}}, "decay_steps"),
-    ({"name": "constant_schedule", "start_val": 1.0, "kwargs": {"value": 1.0}}, "kwargs .value. alone"),
+    ({"name": "constant_schedule", "start_val": 1.0, "kwargs": {"value": 1.0}}, "kwargs .value. and nothing else"),
     ({"name": "linear_decay", "start_val": 1.0, "end_val": 0.0, "end_step": 9, "kwargs": {"a": 1}}, "optax alone"),
     ({"name": "linear_decay", "end_val": 0.0, "end_step": 9}, "missing required key 'start_val'"),
     ({"name": "cosine_decay", "start_val": 1.0}, "expected one of"),
