@@ -1,4 +1,4 @@
-"""How fast this checkout is beside any commit of it, in alternating processes:
+"""How fast this checkout is against any commit of it, in alternating processes:
 
     python benchmarks/against_commit.py REF [CASE ...]
 
@@ -8,7 +8,7 @@
 
 A case is `NAME` or `NAME:SESSIONS` (8 if not given). Each run is a process of its own and learns for some seconds
 through the lab's loop, rows and visits included; compilation and evaluation are not counted. Frames per second of CPU
-time bear with whatever else the machine does; those per second of wall time say what a person waits for. A ratio is the
+time bear with what else the machine does; those per second of wall time say what a person waits for. A ratio is the
 median over pairs of runs, this checkout divided by REF, with the least and the largest. Returns (`total_reward`) are
 those of the last log row that both have, means over sessions, and whether the sessions agree in every row before it.
 """

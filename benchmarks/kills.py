@@ -4,7 +4,7 @@
     python benchmarks/kills.py ppo sac --kills 3
 
 Log rows are longer than what lies between two checkpoints, so nearly every run goes on from within a row. A run may be
-killed before its first checkpoint, too; it then begins anew.
+killed before its first checkpoint, too; it then starts over.
 """
 
 import argparse

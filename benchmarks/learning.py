@@ -226,7 +226,7 @@ def write_tables() -> None:
 
 
 def filled(text: str, results: dict[str, Any]) -> str:
-    """A page with its tables written anew."""
+    """A page with its tables written again."""
 
     def fill(match: re.Match[str]) -> str:
         patterns = match[1].split()

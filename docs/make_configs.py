@@ -141,7 +141,7 @@ assert value(cosine.hp.net.optim_spec.lr, 20000) == 0
 ## Data and static
 
 The column *kind* says what may differ between the sessions of one compiled program. *Data* are floats, and the mappings
-that hold them: a change of value compiles nothing anew. *Static* keys are part of the program's shape: integers,
+that hold them: a change of value compiles nothing. *Static* keys are part of the program's shape: integers,
 booleans, names, lists. `null` instead of a number is another program, too.
 
 ```python
@@ -177,7 +177,7 @@ def page() -> str:
 
 
 def with_keys(text: str) -> str:
-    """The page of an algorithm, with the tables that it asks for by `<!-- keys: NAME ... -->` written anew."""
+    """The page of an algorithm, with the tables that it asks for by `<!-- keys: NAME ... -->` written again."""
 
     def fill(match: re.Match[str]) -> str:
         classes: dict[type, list[str]] = {}
