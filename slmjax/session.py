@@ -58,7 +58,7 @@ class OpenRow(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One agent learning in one set of `E` environments from one seed; complete.
+    """One agent learning in one set of `E` environments from one seed: the complete state.
 
     Attributes:
         key: root of this session's randomness; never changes.
@@ -70,7 +70,7 @@ class Session(NamedTuple):
         best: the best policy so far.
         row: the log row under way.
         failed: frame at the end of the row in which something became NaN or infinite; -1 while all is well. From then
-            on `best` is all that is sound of the session, and stays as it is.
+            on only `best` can be used, and stays as it is.
     """
 
     key: Key
@@ -106,7 +106,7 @@ class Program(NamedTuple):
     """
 
     init: Callable[[Key, HP], Session]
-    segment: Callable[[Session, HP, Array, Array], tuple[Session, dict[str, Array]]]
+    segment: Callable[..., tuple[Session, dict[str, Array]]]
     evaluate: Callable[[Session, HP, Array], Array]
     iteration_frames: int
     row_frames: int
@@ -152,7 +152,7 @@ def _init(parts: _Parts, key: Key, hp: HP) -> Session:
     agent_key, env_key = jax.random.split(jax.random.fold_in(key, _INIT))
     state = agent.init(agent_key, schedules.at(hp, jnp.zeros((), jnp.int32)))
     env_state, obs = env.reset(env_key)
-    # Donation needs buffers of their own.
+    # The session's buffers are donated, and none can be donated twice: hence the copy.
     best = Best(jnp.full((), -jnp.inf), jax.tree.map(jnp.copy, state.policy))
     row = OpenRow({}, jnp.zeros((), jnp.int32), no_episode())
     failed = jnp.full((), -1, jnp.int32)
@@ -189,7 +189,7 @@ def _segment(
         start = jnp.maximum(frame, (first + i) * row_frames)
         end = jnp.minimum(stop, (first + i + 1) * row_frames)
         session = _advance(parts, carry[0], hp, start, (end - start) // size, late)
-        # The condition is one for the whole population, so it stays a branch; what does not change stays outside.
+        # `closed` is unbatched, so `vmap` keeps the branch; only what changes goes through it.
         closed = (end % row_frames == 0) | close
         open_ = (session.best, session.row, session.failed)
         kept, values = jax.lax.cond(closed, lambda: _close_row(session, end), lambda: (open_, zeros))

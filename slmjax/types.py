@@ -48,8 +48,8 @@ class Env(NamedTuple):
     Attributes:
         reset: `(key) -> (state, obs)`.
         step: `(key, state, action) -> (state, obs, reward, terminated, truncated)`. `terminated` means that the
-            process ended (the value beyond is zero), `truncated` that somebody stopped watching (it is not). When
-            both are set, termination wins.
+            process ended (the value beyond is zero), `truncated` that it was cut off, as by a time limit (it is not).
+            When both are set, termination wins.
         observation_space: the space of `obs`.
         action_space: the space of `action`.
         max_steps: the longest episode that `step` allows, or None when nothing bounds it.
@@ -158,8 +158,8 @@ class AgentState(NamedTuple):
     """Everything that an agent knows.
 
     Attributes:
-        policy: all that `act` reads: parameters, and statistics by which observations are normalised. The lab keeps a
-            copy of the best one, and gives it back to a session whose numbers are no longer finite.
+        policy: all that `act` reads: parameters, and statistics by which observations are normalised. A session keeps a
+            copy of the best one, which is evaluated and handed out where the session has failed.
         learner: what else `update` needs: optimiser, targets, a critic that does not act.
         memory: what it remembers; possibly very large, so nothing but `update` and `observe` touches it.
     """
@@ -170,7 +170,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """A learning algorithm: three pure functions over one pytree, and four facts that the loop must know.
+    """A learning algorithm: pure functions over one pytree, and what the loop must know.
 
     Attributes:
         init: `(key, hp) -> AgentState`.
@@ -197,8 +197,8 @@ class Agent(NamedTuple):
 class HP(NamedTuple):
     """The hyperparameters as data: a pytree whose float leaves may differ between the sessions of one program.
 
-    Its tree structure is the compile signature. `frame` is set, and schedules are plain numbers, by the time that
-    `act` and `update` see it (`policies.schedules.at`).
+    Its tree structure is the compile signature. `frame` is set (the frames before the rollout that is collected or
+    learned from), and schedules are numbers, by the time that `act` and `update` see it (`schedules.at`).
     """
 
     algorithm: Any

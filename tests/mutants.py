@@ -522,8 +522,8 @@ MUTANTS = (
         "frames counted per-env instead of total",
         "learners/q_learning.py",
         "DQN",
-        "after_update(target, online(learned), hp, rollout.reward.size)",
-        "after_update(target, online(learned), hp, len(rollout.reward))",
+        "after_update(target, followed(learned), hp, rollout.reward.size)",
+        "after_update(target, followed(learned), hp, len(rollout.reward))",
         ("test_dqn.py::test_a_replaced_target_waits_for_its_frame",),
     ),
     Mutant(

@@ -40,4 +40,4 @@ def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Ar
 
 
 make = partial(on_policy.make, loss=loss)
-ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)
+ACTOR_CRITIC = Algorithm(ActorCriticKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), unread=TARGET_KEYS)

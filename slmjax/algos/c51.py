@@ -65,4 +65,4 @@ def categorical(n_atoms: int) -> ValueHead:
 
 
 make = partial(make_distributional, head=lambda alg: categorical(alg.n_atoms))
-C51 = Algorithm(C51Keys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))
+C51 = Algorithm(C51Keys, make, (Discrete,), ("Replay",), unread=(*ACTOR_KEYS, "loss_spec"))

@@ -32,4 +32,4 @@ def advantages(found: Episodes, weight: Array, hp: HP) -> tuple[Array, Array]:
 
 
 make = partial(episodic.make, advantages=advantages, gamma=lambda hp: 1.0)
-CROSS_ENTROPY = Algorithm(CrossEntropyKeys, make, EVERY_ACTION, ("OnPolicyReplay",), episodic.UNREAD)
+CROSS_ENTROPY = Algorithm(CrossEntropyKeys, make, EVERY_ACTION, ("OnPolicyReplay",), unread=episodic.UNREAD)

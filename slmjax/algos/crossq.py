@@ -21,7 +21,7 @@ from slmjax.memory.replay import Batch
 from slmjax.nets.critics import Critics
 from slmjax.nets.keys import POLICY_GRADIENT_KEYS, TARGET_KEYS
 from slmjax.spec.schema import hyper, key
-from slmjax.types import HP, Agent, Algorithm, Array, Box, Discrete, PyTree, SpecError, VectorEnv
+from slmjax.types import HP, Agent, Algorithm, Array, PyTree, SpecError, VectorEnv
 
 
 @hyper
@@ -68,4 +68,5 @@ def make(hp: HP, env: VectorEnv) -> Agent:
 
 
 UNREAD = POLICY_GRADIENT_KEYS + TARGET_KEYS
-CROSSQ = Algorithm(CrossQKeys, make, (Discrete, Box), ("Replay",), UNREAD, {"batch_renorm": True}, sac.ONLY_FOR)
+NET = {"batch_renorm": True}
+CROSSQ = Algorithm(CrossQKeys, make, sac.ACTIONS, ("Replay",), unread=UNREAD, net=NET, only_for=sac.ONLY_FOR)

@@ -6,7 +6,7 @@
         actor  ascends   Q(s, pi(s))                                                     with the critic just learned
         the target networks follow
 
-The loop is that of `learners/off_policy.py`, with an actor that is certain of its action. TD3 (`td3.py`) is the same
+The loop is that of `learners/off_policy.py`, with a deterministic actor. TD3 (`td3.py`) is the same
 with two critics. Actions and their noise are in units of half the range of the action space.
 """
 
@@ -72,4 +72,4 @@ def make(hp: HP, env: VectorEnv, *, number: int = 1, smooth: Callable[[Array, Ke
     return off_policy.make(hp, env, actor=actor, number=number, judges=1, soft=False, target_actor=True)
 
 
-DDPG = Algorithm(DDPGKeys, make, (Box,), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"})
+DDPG = Algorithm(DDPGKeys, make, (Box,), ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"})

@@ -4,9 +4,10 @@
     every `training_frequency` steps: remember them; then `training_iter` times
         sample a batch from the memory
         descend `training_batch_iter` times on  loss( r + gamma (1 - terminated) Q_target(s', a*) - Q(s, a) )
-    the target network follows
+        polyak: the target network moves
+    replace: the target network is set, every `update_frequency` frames
 
-`a*` is the action that the target network likes best (DQN), or that the online one likes best (double DQN). The code is
+`a*` is the greedy action of the target network (DQN), or of the online one (double DQN). The code is
 `learners/q_learning.py`; `VanillaDQN` is DQN without a target network.
 """
 
@@ -49,6 +50,6 @@ def make_distributional(hp: HP, env: VectorEnv, *, head: Callable[[Any], ValueHe
 double = partial(q_learning.make, rule=q_learning.double_q_learning)
 vanilla = partial(q_learning.make, target_network=False)
 
-DQN = Algorithm(DQNKeys, q_learning.make, (Discrete,), ("Replay",), ACTOR_KEYS)
-DOUBLE_DQN = Algorithm(DQNKeys, double, (Discrete,), ("Replay",), ACTOR_KEYS)
-VANILLA_DQN = Algorithm(DQNKeys, vanilla, (Discrete,), ("Replay",), ACTOR_KEYS + TARGET_KEYS)
+DQN = Algorithm(DQNKeys, q_learning.make, (Discrete,), ("Replay",), unread=ACTOR_KEYS)
+DOUBLE_DQN = Algorithm(DQNKeys, double, (Discrete,), ("Replay",), unread=ACTOR_KEYS)
+VANILLA_DQN = Algorithm(DQNKeys, vanilla, (Discrete,), ("Replay",), unread=ACTOR_KEYS + TARGET_KEYS)

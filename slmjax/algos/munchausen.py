@@ -49,4 +49,4 @@ def munchausen(online: q_learning.QValues, target: q_learning.QValues, batch: Ba
 
 
 make = partial(q_learning.make, rule=munchausen)
-MUNCHAUSEN_DQN = Algorithm(MunchausenKeys, make, (Discrete,), ("Replay",), ACTOR_KEYS)
+MUNCHAUSEN_DQN = Algorithm(MunchausenKeys, make, (Discrete,), ("Replay",), unread=ACTOR_KEYS)

@@ -1,9 +1,9 @@
 """Proximal policy optimisation (Schulman et al. 2017), in every action space.
 
-    act for `time_horizon` steps, keeping the log-probability and the value of each
+    act for `time_horizon` steps, keeping the log-probability of each action
     advantages by GAE, bootstrapped from the true successors
     `training_epoch` times, over shuffled minibatches: descend
-        clipped surrogate + val_loss_coef * value loss - entropy_coef * entropy
+        -clipped surrogate + val_loss_coef * value loss - entropy_coef * entropy
 
 Acting, normalisers and advantages are those of `learners/on_policy.py`.
 """
@@ -38,8 +38,8 @@ class PPOKeys(on_policy.OnPolicyKeys):
 
 
 def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Array, Logs]:
-    """The clipped surrogate with its value loss and entropy bonus (Schulman et al. 2017, equation 9)."""
-    # A ratio that overflows would have no gradient: 0 of the branch that is not chosen, times infinity.
+    """The negative of the clipped objective with value loss and entropy bonus (Schulman et al. 2017, equation 9)."""
+    # exp overflows above 88, and the gradient of the branch that the minimum rejects is then 0 x inf = NaN.
     log_ratio = jnp.clip(policy.log_prob(batch.raw) - batch.log_prob, -20.0, 20.0)
     clip, elementwise = hp.algorithm.clip_eps_spec, ELEMENTWISE[hp.net.loss_spec.name]
     if hp.algorithm.clip_vloss:
@@ -56,4 +56,4 @@ def loss(policy: Any, value: Array, batch: on_policy.Sample, hp: HP) -> tuple[Ar
 
 
 make = partial(on_policy.make, loss=loss, minibatched=True)
-PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), TARGET_KEYS)
+PPO = Algorithm(PPOKeys, make, EVERY_ACTION, ("OnPolicyBatchReplay",), unread=TARGET_KEYS)

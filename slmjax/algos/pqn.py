@@ -37,4 +37,6 @@ def targets(q_t: Array, rollout: Rollout, rng: Key, hp: HP) -> Array:
 
 
 make = partial(q_rollouts.make, targets=targets, minibatched=True)
-PQN = Algorithm(PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS, {"layer_norm": True})
+PQN = Algorithm(
+    PQNKeys, make, (Discrete,), ("OnPolicyBatchReplay",), unread=ACTOR_KEYS + TARGET_KEYS, net={"layer_norm": True}
+)

@@ -51,4 +51,4 @@ def quantiles(n_quantiles: int) -> ValueHead:
 
 
 make = partial(make_distributional, head=lambda alg: quantiles(alg.n_quantiles))
-QRDQN = Algorithm(QRDQNKeys, make, (Discrete,), ("Replay",), (*ACTOR_KEYS, "loss_spec"))
+QRDQN = Algorithm(QRDQNKeys, make, (Discrete,), ("Replay",), unread=(*ACTOR_KEYS, "loss_spec"))

@@ -47,4 +47,4 @@ def advantages(found: Episodes, weight: Array, hp: HP) -> tuple[Array, Array]:
 
 
 make = partial(episodic.make, advantages=advantages)
-REINFORCE = Algorithm(ReinforceKeys, make, EVERY_ACTION, ("OnPolicyReplay",), episodic.UNREAD)
+REINFORCE = Algorithm(ReinforceKeys, make, EVERY_ACTION, ("OnPolicyReplay",), unread=episodic.UNREAD)

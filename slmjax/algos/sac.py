@@ -8,8 +8,9 @@
         log alpha descends  log alpha (H(pi) - target entropy)
         the target critics follow
 
-The loop is that of `learners/off_policy.py`; here are the actors: a squashed normal where actions are continuous, of
-which an expectation takes one draw, and a categorical distribution where they are discrete, of which it sums all.
+The loop is that of `learners/off_policy.py`; here are the actors: a squashed normal where actions are continuous,
+whose expectations are estimated by one reparameterised draw, and a categorical distribution where they are discrete,
+whose expectations are exact sums.
 """
 
 from functools import partial
@@ -78,7 +79,7 @@ def categorical(space: Discrete) -> Actor:
         return random_first(hp, lambda: valid.sample(rng), lambda: pi.sample(rng)), carry
 
     def usual_entropy(output: Array, hp: HP) -> Array:
-        # Of the valid actions alone: an entropy that no policy can have would raise alpha without end.
+        # Of the valid actions alone: an entropy out of reach would raise alpha without bound.
         return hp.algorithm.target_entropy_ratio * jnp.log(jnp.sum(~jnp.isneginf(output), -1))
 
     return Actor(space.n, act, lambda num_envs: (), draws, draws, usual_entropy)
@@ -94,5 +95,5 @@ def make(hp: HP, env: VectorEnv, **critics: Any) -> Agent:
 ACTIONS = (Discrete, Box)
 ONLY_FOR = {"noise_correlation": Box, "target_entropy_ratio": Discrete}
 SOFT_ACTOR_CRITIC = Algorithm(
-    SACKeys, make, ACTIONS, ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"}, ONLY_FOR
+    SACKeys, make, ACTIONS, ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"}, only_for=ONLY_FOR
 )

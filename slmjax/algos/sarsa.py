@@ -49,4 +49,4 @@ def targets(q_t: Array, rollout: Rollout, rng: Key, hp: HP) -> Array:
 
 
 make = partial(q_rollouts.make, targets=targets)
-SARSA = Algorithm(SARSAKeys, make, (Discrete,), ("OnPolicyBatchReplay",), ACTOR_KEYS + TARGET_KEYS)
+SARSA = Algorithm(SARSAKeys, make, (Discrete,), ("OnPolicyBatchReplay",), unread=ACTOR_KEYS + TARGET_KEYS)

@@ -28,5 +28,5 @@ class PPOSILKeys(ImitationKeys, ppo.PPOKeys):
 make_sil = partial(imitation.make, base=a2c.make)
 make_pposil = partial(imitation.make, base=ppo.make)
 
-SIL = Algorithm(SILKeys, make_sil, EVERY_ACTION, ("SILReplay",), TARGET_KEYS)
-PPOSIL = Algorithm(PPOSILKeys, make_pposil, EVERY_ACTION, ("SILReplay",), TARGET_KEYS)
+SIL = Algorithm(SILKeys, make_sil, EVERY_ACTION, ("SILReplay",), unread=TARGET_KEYS)
+PPOSIL = Algorithm(PPOSILKeys, make_pposil, EVERY_ACTION, ("SILReplay",), unread=TARGET_KEYS)

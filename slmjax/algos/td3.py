@@ -41,4 +41,4 @@ def smooth(unit: Array, rng: Key, hp: HP) -> Array:
 
 
 make = partial(ddpg.make, number=2, smooth=smooth)
-TD3 = Algorithm(TD3Keys, make, (Box,), ("Replay",), POLICY_GRADIENT_KEYS, {"update_type": "polyak"})
+TD3 = Algorithm(TD3Keys, make, (Box,), ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"})

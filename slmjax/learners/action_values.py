@@ -17,7 +17,7 @@ class ActionValueKeys:
     name: str = key(doc="name of the algorithm")
     action_pdtype: str = key(default="Argmax", doc="distribution over actions", choices=("default", "Argmax"))
     action_policy: str = key(
-        default="epsilon_greedy", doc="how it is explored; default: not at all", choices=tuple(POLICIES)
+        default="epsilon_greedy", doc="how it is explored; default: greedy", choices=tuple(POLICIES)
     )
     explore_var_spec: float | Schedule = key(
         default=Schedule(start_val=1.0, end_val=0.05, end_step=10_000.0),

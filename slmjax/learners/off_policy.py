@@ -12,6 +12,7 @@
 Members of the family differ in their `Actor`, in how the critics are bootstrapped, in which networks have targets, and
 in whether there is a temperature alpha (else it is 0). The expectation is over the `K` actions of `Draws`: one
 reparameterised draw where actions are continuous, all of them where they are discrete, so the formulas are the same.
+With `num_step_returns` above 1, V is that of the last state: the entropies of the steps between are left out.
 """
 
 from collections.abc import Callable
@@ -188,7 +189,7 @@ def make(
     target_actor: bool = False,
     target_critics: bool = True,
 ) -> Agent:
-    """An agent with `number` critics, of which the actor goes by the first `judges`.
+    """An agent with `number` critics, by the least of the first `judges` of which the actor learns.
 
     It is `soft` with a temperature. With a `target_actor`, polyak moves the targets when the actor moves (Fujimoto et
     al. 2018, algorithm 1).
@@ -235,10 +236,11 @@ def _act(
 
 def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
     iterations, size = hp.algorithm.training_iter, rollout.reward.size
-    before = (hp.frame // size - -(-hp.algorithm.training_start_step // size)) * iterations
+    # Gradient steps of all updates before, worked out from the frame: so `policy_delay` stays a branch under `vmap`.
+    taken = (hp.frame // size - -(-hp.algorithm.training_start_step // size)) * iterations
 
     def step(state: Any, batch: Batch, key: Key, i: Array) -> tuple[Any, Logs, Array]:
-        actor, learner, logs = _learn(parts, state[0], state[1], batch, key, hp, before + i)
+        actor, learner, logs = _learn(parts, state[0], state[1], batch, key, hp, taken + i)
         error = logs.pop("error")
         return (actor, learner), logs, error
 

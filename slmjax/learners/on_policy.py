@@ -1,6 +1,6 @@
-"""Actor-critics that learn from the newest rollout: PPO, A2C and their kin.
+"""Actor-critics that learn from the newest rollout: PPO, A2C and variants.
 
-    act for `T` steps, keeping the raw draw, its log-probability and the value of each
+    act for `T` steps, keeping the raw draw and its log-probability (and the value, where networks share layers)
     advantages by GAE, bootstrapped from the true successors
     descend a loss, once on the whole rollout or in shuffled minibatches
 
@@ -8,8 +8,8 @@ Members of the family differ in their loss, `(policy, value, batch, hp) -> (loss
 minibatches.
 
 Observation statistics are those of the time of acting while a rollout is learned from (so a probability ratio begins
-at exactly 1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return
-(Engstrom et al. 2020, "reward scaling"); reported returns stay raw.
+at exactly 1) and take in the rollout afterwards. Rewards are divided by the running deviation of the discounted return,
+this rollout's included (Engstrom et al. 2020, "reward scaling"); reported returns stay raw.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from slmjax.learners import minibatches
-from slmjax.learners.descent import Learned, Logs, begin, descent
+from slmjax.learners.descent import Learned, Logs, descent
 from slmjax.learners.preprocess import network_space, preprocess_rollouts
 from slmjax.maths import moments
 from slmjax.maths.losses import standardize, weighted_mean
@@ -37,7 +37,7 @@ class OnPolicyKeys:
     """Keys of `agent.algorithm` that the whole family has."""
 
     action_pdtype: str = key(default="default", doc="distribution over actions")
-    action_policy: str = key(default="default", doc="how it is explored: sampled", choices=("default",))
+    action_policy: str = key(default="default", doc="how it is explored: sampled from the policy", choices=("default",))
     gamma: float = key(default=0.99, doc="discount factor", low=0, high=1)
     entropy_coef_spec: float | Schedule = key(default=0.01, doc="weight of the entropy bonus", low=0)
     val_loss_coef: float = key(default=0.5, doc="weight of the value loss", low=0)
@@ -80,7 +80,7 @@ class Extras(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Transitions as a loss needs them, `[T, E, ...]`, or pieces of them."""
+    """Transitions as a loss needs them, `[T, E, ...]`, or a minibatch of them; `target` is that of the value."""
 
     obs: PyTree
     raw: Array
@@ -105,8 +105,8 @@ class OnPolicy(NamedTuple):
         init: as `Agent.init`.
         act: as `Agent.act`; its extras are `Extras`.
         normalize: `(policy state, obs) -> obs` as the networks get them.
-        sample: `(policy state, learner, rollout, hp) -> (Sample [T, E, ...], learner)`, with advantages by GAE; rewards
-            are in the learner's statistics.
+        sample: `(policy state, learner, rollout, hp) -> (Sample [T, E, ...], learner)`, with advantages by GAE; the
+            learner has the rollout's returns in its statistics.
     """
 
     net: ActorCritic
@@ -186,7 +186,7 @@ def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
         seen = moments.init(jnp.zeros(space.shape)) if alg.normalize_obs else ()
         returns = moments.init(jnp.zeros(())) if alg.normalize_return else ()
         running = jnp.zeros((env.num_envs,)) if alg.normalize_return else ()
-        opt_state = begin(params, actor_critic_optimizer(hp.net)).opt_state
+        opt_state = actor_critic_optimizer(hp.net).init(params)
         return AgentState(PolicyState(params, seen), OnPolicyLearner(opt_state, returns, running))
 
     def act(
@@ -206,8 +206,8 @@ def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:
         raw, log_prob, value = rollout.extras
         obs, final_obs = normalize(policy, rollout.obs), normalize(policy, rollout.final_obs)
         v_tm1, v_t = net.values(policy.params, obs, final_obs, rollout.carry, rollout.resets)
-        # A critic of its own is not run while acting, one step at a time (nobody reads what it would say, so XLA leaves
-        # it out), but here at all steps at once.
+        # The value of a shared network came with the action. A critic of its own is read only here, at all steps at
+        # once, so XLA leaves a feed-forward one out of acting.
         value = value if hp.net.shared else v_tm1
         discount_t = discounts(rollout.terminated, hp.algorithm.gamma)
         advantage = gae(reward, discount_t, value, v_t, rollout.ended, hp.algorithm.lam)

@@ -1,14 +1,10 @@
-"""Q-learning from replayed transitions: DQN and its kin; with a recurrent network, from windows (DRQN).
+"""Q-learning from replayed transitions: DQN and variants.
 
-    act: epsilon-greedy on Q(s, .)
-    every `training_frequency` steps: remember them; then `training_iter` times
-        sample a batch from the memory
-        descend `training_batch_iter` times on  loss( r + gamma (1 - terminated) Q_target(s', a*) - Q(s, a) )
-    the target network follows
+    loss( target - Q(s, a) ),  target = r_t + discount_t sum_a' pi(a' | s_t) Q_target(s_t, a')
 
-Members of the family differ in a `Rule`, what the next step is worth (by the action that the target network likes
-best, that the online one likes best, or softly), and in a `ValueHead`, what is predicted (mean returns or
-distributions).
+over batches from the memory (`replayed.py`); `discount_t` is `gamma^n (1 - terminated)` of an n-step return. Members of
+the family differ in a `Rule`, which gives `r_t` and `pi` (greedy by the target network, greedy by the online one, or
+soft), and in a `ValueHead`, what is predicted (mean returns or distributions).
 """
 
 from collections.abc import Callable
@@ -27,7 +23,7 @@ from slmjax.learners.value_heads import EXPECTED, ValueHead, greedy_policy
 from slmjax.maths.losses import weighted_mean
 from slmjax.memory.replay import Batch
 from slmjax.memory.sequences import Pair, side_by_side
-from slmjax.nets.action_values import ActionValues, build_action_values
+from slmjax.nets.action_values import build_action_values
 from slmjax.nets.optim import net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
@@ -52,31 +48,21 @@ class QValues(NamedTuple):
     q_t: Array
 
 
-# What the next step is worth: (the online network's values, the target network's, batch, hp) -> (r_t [B], the rewards
-# with what the method adds, policy_t [B, A], probabilities of the next actions).
+# The bootstrap target: (the online network's values, the target network's, batch, hp) -> (r_t [B], the rewards with
+# what the method adds, policy_t [B, A], probabilities of the next actions).
 Rule = Callable[[QValues, QValues, Batch, HP], tuple[Array, Array]]
 
 
 def q_learning(online: QValues, target: QValues, batch: Batch, hp: HP) -> tuple[Array, Array]:
-    """The action that the target network likes best (Mnih et al. 2015, algorithm 1)."""
+    """The greedy action of the target network (Mnih et al. 2015, algorithm 1)."""
     del online, hp
     return batch.r_t, greedy_policy(target.q_t)
 
 
 def double_q_learning(online: QValues, target: QValues, batch: Batch, hp: HP) -> tuple[Array, Array]:
-    """The action that the online network likes best (van Hasselt et al. 2016, equation 4)."""
+    """The greedy action of the online network (van Hasselt et al. 2016, equation 4)."""
     del target, hp
     return batch.r_t, greedy_policy(online.q_t)
-
-
-class _Parts(NamedTuple):
-    """What a loss closes over."""
-
-    net: ActionValues
-    mask: Callable[[Array, PyTree], Array]
-    rule: Rule
-    head: ValueHead
-    target_network: bool
 
 
 def make(
@@ -91,23 +77,43 @@ def make(
     """
     alg, space, actions = hp.algorithm, network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions, head.width), masking(space, (actions,))
-    parts = _Parts(net, mask, rule, head, target_network)
-    online = lambda learned: learned.params if target_network else ()  # noqa: E731  what a target network follows
     store = replayed.make_store(hp, env, rollout_size=alg.training_frequency * env.num_envs, windows=net.recurrent)
+    followed = lambda learned: learned.params if target_network else ()  # noqa: E731
 
     def init(rng: Key, hp: HP) -> AgentState:
         params, opt_state = begin(net.init(rng, hp.net), net_optimizer(hp.net))
         return AgentState(params, QLearner(jax.tree.map(jnp.copy, params) if target_network else (), opt_state))
 
+    def loss(params: PyTree, batch: Batch, target: PyTree, hp: HP) -> tuple[Array, Logs]:
+        """The mean loss of a batch; the values of the best actions, and the error of each prediction."""
+
+        def predict(params: PyTree) -> Pair:
+            carry, burn_in = net.carry(batch.weight.shape[-1]), getattr(hp.memory, "burn_in", 0)
+            return net.transitions(params, batch.obs, batch.final_obs, carry, batch.resets, burn_in)
+
+        # Both networks at s and at s': a rule may read any of the four, and XLA drops what it does not read.
+        online = predict(params)
+        fixed = predict(target) if target_network else jax.lax.stop_gradient(online)
+        flat, online, fixed = side_by_side((batch, online, fixed), batch.last)
+
+        def values(outputs: Pair) -> QValues:
+            return QValues(*(mask(head.q(x, hp), o) for x, o in zip(outputs, (flat.obs, flat.final_obs), strict=True)))
+
+        r_t, policy_t = rule(jax.lax.stop_gradient(values(online)), values(fixed), flat, hp)
+        losses, error = head.loss(online[0], flat.action, r_t, flat.discount_t, fixed[1], policy_t, hp)
+        best = weighted_mean(jnp.max(values(online).q_tm1, -1), flat.weight)
+        logs = {"q_value": best, "error": (error * flat.weight).reshape(batch.weight.shape)}
+        return weighted_mean(losses * flat.importance, flat.weight), logs
+
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
-        descend = descent(partial(_loss, parts, hp=hp), net_optimizer(hp.net))
+        descend = descent(partial(loss, hp=hp), net_optimizer(hp.net))
 
         def step(now: tuple[Learned, PyTree], batch: Batch, key: Key, i: Array) -> tuple[Any, Logs, Array]:
             del key, i
             learned, target = now
             learned, logs = descend(learned, batch, target)
             error = logs.pop("error")
-            return (learned, after_step(target, online(learned), hp)), logs, error
+            return (learned, after_step(target, followed(learned), hp)), logs, error
 
         start = Learned(state.policy, state.learner.opt_state), state.learner.target
         (learned, target), ring, logs = replayed.replay(
@@ -121,7 +127,7 @@ def make(
             passes=alg.training_batch_iter,
             sample_key=rng,
         )
-        target = after_update(target, online(learned), hp, rollout.reward.size)
+        target = after_update(target, followed(learned), hp, rollout.reward.size)
         return AgentState(learned.params, QLearner(target, learned.opt_state), ring), logs
 
     agent = Agent(
@@ -134,24 +140,3 @@ def make(
         carry=net.carry,
     )
     return stack_frames(replayed.remembers(agent, store), hp, env)
-
-
-def _loss(parts: _Parts, params: PyTree, batch: Batch, target: PyTree, hp: HP) -> tuple[Array, Logs]:
-    """The mean loss of a batch; the values of the best actions, and the error of each prediction."""
-    net, mask, rule, head, target_network = parts
-
-    def predict(params: PyTree) -> Pair:
-        carry, burn_in = net.carry(batch.weight.shape[-1]), getattr(hp.memory, "burn_in", 0)
-        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.resets, burn_in)
-
-    fixed = predict(target if target_network else jax.lax.stop_gradient(params))
-    flat, online, fixed = side_by_side((batch, predict(params), fixed), batch.last)
-
-    def values(outputs: Pair) -> QValues:
-        return QValues(*(mask(head.q(x, hp), o) for x, o in zip(outputs, (flat.obs, flat.final_obs), strict=True)))
-
-    r_t, policy_t = rule(jax.lax.stop_gradient(values(online)), values(fixed), flat, hp)
-    losses, error = head.loss(online[0], flat.action, r_t, flat.discount_t, fixed[1], policy_t, hp)
-    best = weighted_mean(jnp.max(values(online).q_tm1, -1), flat.weight)
-    logs = {"q_value": best, "error": (error * flat.weight).reshape(batch.weight.shape)}
-    return weighted_mean(losses * flat.importance, flat.weight), logs

@@ -2,7 +2,7 @@
 
 every `T` steps: add them to the memory; then for each of `batches` draws
     gather what was drawn, one gradient step on it (or several)
-tell the memory how wrong the agent was about what it drew
+update the priorities with the errors of the predictions
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How a target network follows the one that learns, by `update_type`.
+"""How a target network tracks the online network, by `update_type`.
 
 `polyak` moves it by `polyak_coef` after every gradient step (Lillicrap et al. 2016), however many an update takes;
 `replace` sets it after an update in which a multiple of `update_frequency` frames was passed (Mnih et al. 2015).

@@ -1,4 +1,4 @@
-"""The temperature alpha of maximum-entropy learning: fixed, or learned so that the policy keeps an entropy.
+"""The temperature alpha of maximum-entropy learning: fixed, or learned to keep the policy's entropy at a target.
 
 log alpha descends  log alpha (H(pi) - target entropy)
 """
@@ -29,7 +29,7 @@ class TemperatureKeys:
     log_alpha_min: float | None = key(default=None, doc="lower limit of log alpha")
     log_alpha_max: float | None = key(default=None, doc="upper limit of log alpha")
     target_entropy: float | None = key(
-        default=None, doc="entropy to hold; null: minus the action's dimensions, or the ratio below of ln(actions)"
+        default=None, doc="entropy to hold; null: minus the action's dimensions, or target_entropy_ratio x ln(actions)"
     )
     target_entropy_ratio: float | Schedule = key(
         default=0.98, doc="share of the largest entropy that discrete actions should keep", low=0, high=1

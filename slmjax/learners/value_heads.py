@@ -14,15 +14,15 @@ from slmjax.types import HP, Array
 
 
 class ValueHead(NamedTuple):
-    """How a network's output is read and taught.
+    """How action values are read from a network's output, and its loss.
 
     Attributes:
         width: `N`, the numbers that stand for one action.
         q: `(output [..., A, N], hp) -> [..., A]`, the expected return of each action.
         loss: `(output_tm1 [B, A, N], a_tm1 [B], r_t [B], discount_t [B], output_t [B, A, N], policy_t [B, A], hp) ->
             (loss [B], error [B])`. The target of the prediction for `a_tm1` is `r_t` plus `discount_t` times what is
-            predicted for the next step, whose actions have the probabilities `policy_t`. `error` is how wrong it was,
-            of either sign: what a prioritized memory goes by. No gradient reaches `output_t`.
+            predicted for the next step, whose actions have the probabilities `policy_t`. `error` is the TD
+            error, or what else a prioritized memory shall go by. No gradient reaches `output_t`.
     """
 
     width: int
