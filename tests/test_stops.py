@@ -199,7 +199,7 @@ class TestCommandLine:
 
         config = self.config(tmp_path, 4096, checkpoint_frequency=1024, log_frequency=1024)
         with monkeypatch.context() as little:
-            little.setattr(graphs, "trial_graph", short_of_memory)
+            little.setattr(graphs, "draw_trial", short_of_memory)
             if stopped:
                 end = lambda _, run: run.history.rows and signal.raise_signal(signal.SIGTERM)  # noqa: E731
                 little.setattr(Progress, "show", end)
