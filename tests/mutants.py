@@ -538,10 +538,10 @@ MUTANTS = (
 
 
 INTRODUCTION = """
-`pytest -m mutants` makes each of these mistakes in a copy of the package, one at a time. The tests beside it must fail
+`pytest -m mutants` makes each of these mistakes in a copy of the package, one at a time. The tests next to it must fail
 then, each of them because what it claims is no longer true; without the mistake all of them pass.
 `python tests/mutants.py` writes this section. `tests/test_mutants.py`, in the default run, holds the table against the
-code: when code that a mutant changes is rewritten, the mutant has to be written anew.
+code: when code that a mutant changes is rewritten, the mutant has to be rewritten, too.
 """
 
 
