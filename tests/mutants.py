@@ -224,18 +224,21 @@ MUTANTS = (
     Mutant(
         "target net never synced",
         "learners/targets.py",
-        "DQN",
+        "replace",
         "return where((hp.frame + frames) // period > hp.frame // period, params, target)",
         "return target",
-        (DQN, "test_dqn.py::test_a_replaced_target_waits_for_its_frame"),
+        (
+            "test_dqn.py::test_a_replaced_target_waits_for_its_frame",
+            "test_sac.py::test_a_replaced_target_waits_for_its_frame_and_for_the_end_of_the_update",
+        ),
     ),
     Mutant(
         "target net never synced",
         "learners/targets.py",
-        "SAC, TD3",
+        "polyak",
         "return optax.incremental_update(params, target, jnp.where(due, hp.net.polyak_coef, 0.0))",
         "return target",
-        (SAC, TD3),
+        (DQN, SAC, TD3),
     ),
     # Everything that takes several arrays refuses unequal shapes: the guard is gone.
     Mutant(
