@@ -245,9 +245,9 @@ def _update(parts: _Parts, state: AgentState, rollout: Rollout, rng: Key, hp: HP
         return (actor, learner), logs, error
 
     known = (Learned(state.policy, state.learner.actor_opt), state.learner)
-    k1, k2 = jax.random.split(rng)
+    draw, noise = jax.random.split(rng)
     (actor, learner), ring, logs = replayed.replay(
-        parts.store, state.memory, rollout, known, step, hp, batches=iterations, sample_key=k1, step_key=k2
+        parts.store, state.memory, rollout, known, step, hp, batches=iterations, sample_key=draw, step_key=noise
     )
     logs["loss"] = logs["critic_loss"] + logs["actor_loss"]
     targets = after_update(learner.targets, _online(parts, actor, learner), hp, size)

@@ -1,4 +1,4 @@
-"""Q-learning from replayed transitions: DQN and variants.
+"""Q-learning from replayed transitions: DQN and variants; with a recurrent network, from windows (DRQN).
 
     loss( target - Q(s, a) ),  target = r_t + discount_t sum_a' pi(a' | s_t) Q_target(s_t, a')
 
