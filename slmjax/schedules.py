@@ -6,6 +6,7 @@ Written in a spec as a bare number, or as `{name, start_val, end_val, start_step
 """
 
 import inspect
+from functools import reduce
 from typing import Any
 
 import jax
@@ -80,6 +81,13 @@ class Schedule:
             raise ValueError(f"expected a finite number at frame 0, got {first}")
 
 
+_SHAPES = {
+    "linear_decay": lambda p: 1.0 - p,
+    "rate_decay": lambda p: jnp.where(p < 1.0, 0.9 ** (20.0 * p) - 0.9**20 * p, 0.0),
+    "periodic_decay": lambda p: 0.5 * (1.0 + jnp.cos(10.0 * jnp.pi * p)) * (1.0 - p),
+}
+
+
 def value(schedule: Schedule, frame: Any) -> jax.Array:
     """The value of a schedule at a frame, a float32 scalar.
 
@@ -102,23 +110,30 @@ def value(schedule: Schedule, frame: Any) -> jax.Array:
     elapsed = jnp.asarray(frame, jnp.float32) - schedule.start_step
     span = jnp.asarray(schedule.end_step, jnp.float32) - schedule.start_step
     p = jnp.clip(jnp.where(span > 0, elapsed / jnp.where(span > 0, span, 1.0), elapsed >= 0), 0.0, 1.0)
-    shape = {
-        "linear_decay": 1.0 - p,
-        "rate_decay": jnp.where(p < 1.0, 0.9 ** (20.0 * p) - 0.9**20 * p, 0.0),
-        "periodic_decay": 0.5 * (1.0 + jnp.cos(10.0 * jnp.pi * p)) * (1.0 - p),
-    }[schedule.name]
+    shape = _SHAPES[schedule.name](p)
     return start * shape + end * (1.0 - shape)  # exact at both ends, where the difference would round
 
 
-def columns(hp: Any, frame: Any) -> dict[str, jax.Array]:
-    """The value of every schedule in `hp` at a frame, by the name of its key without `_spec`: `lr`, `clip_eps`, ..."""
+def at(hp: Any, frame: Any) -> Any:
+    """`hp` with every schedule in it replaced by its value at `frame`, and `hp.frame` set."""
+    now = jax.tree.map(lambda node: value(node, frame) if _is_schedule(node) else node, hp, is_leaf=_is_schedule)
+    return now._replace(frame=frame)
+
+
+def columns(hp: Any, now: Any) -> dict[str, jax.Array]:
+    """What every schedule in `hp` is worth in `now = at(hp, frame)`, by its key without `_spec`: `lr`, ..."""
     found = {}
-    for path, node in jax.tree_util.tree_leaves_with_path(hp, is_leaf=lambda node: isinstance(node, Schedule)):
-        if isinstance(node, Schedule):
-            *_, section, name = (part.name for part in path)
+    for path, node in jax.tree_util.tree_leaves_with_path(hp, is_leaf=_is_schedule):
+        if _is_schedule(node):
+            names = [part.name for part in path]
+            *_, section, name = names
             owner = section.removesuffix("optim_spec") if section.endswith("optim_spec") else ""
-            found[owner + name.removesuffix("_spec")] = value(node, frame)
+            found[owner + name.removesuffix("_spec")] = reduce(getattr, names, now)
     return found
+
+
+def _is_schedule(node: Any) -> bool:
+    return isinstance(node, Schedule)
 
 
 def _of_optax(schedule: Schedule) -> optax.Schedule:
@@ -127,10 +142,3 @@ def _of_optax(schedule: Schedule) -> optax.Schedule:
         arguments["boundaries_and_scales"] = {int(frame): scale for frame, scale in steps.items()}
     made: optax.Schedule = getattr(optax, schedule.name)(**arguments)
     return made
-
-
-def at(hp: Any, frame: Any) -> Any:
-    """`hp` with every schedule in it replaced by its value at `frame`, and `hp.frame` set."""
-    is_schedule = lambda node: isinstance(node, Schedule)  # noqa: E731
-    now = jax.tree.map(lambda node: value(node, frame) if is_schedule(node) else node, hp, is_leaf=is_schedule)
-    return now._replace(frame=frame)

@@ -160,7 +160,8 @@ def _init(parts: _Parts, key: Key, hp: HP) -> Session:
 
     def metrics(session: Session) -> dict[str, Array]:
         now = schedules.at(hp, jnp.int32(0))
-        return _learn(agent, session.agent, collect(agent, env, session, now, key)[1], key, hp, now)[1]
+        rollout = collect(agent, env, session, now, key)[1]
+        return agent.update(session.agent, rollout, key, now)[1] | schedules.columns(hp, now)
 
     shapes = jax.eval_shape(metrics, session)
     if taken := sorted(COLUMNS & shapes.keys()):
@@ -210,8 +211,10 @@ def _advance(parts: _Parts, session: Session, hp: HP, start: Array, iterations: 
     def iterate(i: Array, session: Session, learn: bool) -> Session:
         frame = start + i * size
         collect_key, update_key = jax.random.split(jax.random.fold_in(key, frame))
-        session, rollout, returns = collect(agent, env, session, schedules.at(hp, frame), collect_key)
-        return absorb(agent, session, rollout, returns, update_key, hp, frame, learn=learn, late=frame >= late)
+        now = schedules.at(hp, frame)
+        session, rollout, returns = collect(agent, env, session, now, collect_key)
+        scheduled = schedules.columns(hp, now)
+        return absorb(agent, session, rollout, returns, update_key, now, scheduled, learn=learn, late=frame >= late)
 
     if parts.warmup:
         session = jax.lax.fori_loop(0, warm, partial(iterate, learn=False), session)
@@ -254,7 +257,7 @@ def absorb(
     returns: Array,
     key: Key,
     hp: HP,
-    frame: Array,
+    scheduled: dict[str, Array],
     *,
     learn: bool,
     late: Array,
@@ -267,28 +270,20 @@ def absorb(
         rollout: `[T, E, ...]`.
         returns: of the episode under way after each step, `[T, E]`.
         key: of this iteration.
-        hp: hyperparameters, schedules as the spec has them.
-        frame: at which the rollout began.
+        hp: hyperparameters with numbers for schedules, at the frame at which the rollout began.
+        scheduled: what schedules are worth then, by the names of their columns.
         learn: see above.
         late: whether episodes that end in the rollout are final ones.
     """
-    now = schedules.at(hp, frame)
     stats, ended = count(session.stats, session.row.ended, rollout, returns, late)
     row = session.row._replace(ended=ended)
     if learn:
-        state, metrics = _learn(agent, session.agent, rollout, key, hp, now)
-        row = row._replace(sums=jax.tree.map(jnp.add, row.sums, metrics), updates=row.updates + 1)
+        state, metrics = agent.update(session.agent, rollout, key, hp)
+        sums = jax.tree.map(jnp.add, row.sums, metrics | scheduled)
+        row = row._replace(sums=sums, updates=row.updates + 1)
     else:
-        state = agent.observe(session.agent, rollout, key, now)
+        state = agent.observe(session.agent, rollout, key, hp)
     return session._replace(agent=state, stats=stats, row=row)
-
-
-def _learn(
-    agent: Agent, state: AgentState, rollout: Rollout, key: Key, hp: HP, now: HP
-) -> tuple[AgentState, dict[str, Array]]:
-    """An update; its metrics, and the value of every schedule."""
-    state, metrics = agent.update(state, rollout, key, now)
-    return state, metrics | schedules.columns(hp, now.frame)
 
 
 def _close_row(session: Session, frame: Array) -> tuple[tuple[Best, OpenRow, Array], dict[str, Array]]:
