@@ -311,6 +311,11 @@ class Net(NamedTuple):
     learn: Callable[..., tuple[tuple[Array, ...], PyTree]] | None = None
     unroll: Callable[..., tuple[tuple[Array, ...], PyTree, PyTree]] | None = None
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether there is a carry."""
+        return bool(jax.tree.leaves(self.carry(1)))
+
 
 class Network(NamedTuple):
     """What the registry holds under `agent.net.type`.

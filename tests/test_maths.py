@@ -388,8 +388,8 @@ def test_two_shuffles_of_one_rollout_are_unrelated():
 
 
 def test_every_pass_over_every_rollout_has_an_order_of_its_own():
-    cut = minibatches.Plan(length=1, sequences=64, batch=16, epochs=3)
-    orders = np.stack([minibatches.shuffle(cut, jax.random.key(k)) for k in (0, 1)])
+    plan = minibatches.Plan(horizon=16, length=1, sequences=64, batch=16, epochs=3)
+    orders = np.stack([minibatches.shuffle(plan, jax.random.key(k)) for k in (0, 1)])
     assert orders.shape == (2, 12, 16)
     passes = orders.reshape(6, 64)
     np.testing.assert_array_equal(np.sort(passes), np.tile(np.arange(64), (6, 1)))

@@ -395,6 +395,6 @@ def test_minibatches_of_sequences_are_whole_and_hold_what_is_asked(horizon, envs
         with pytest.raises(SpecError, match="divisor"):
             minibatches.plan(hp, env, True)
         return
-    cut = minibatches.plan(hp, env, True)
-    assert cut == (horizon, envs, batch, 3)
-    assert cut.gradient_steps == 3 * envs // batch
+    plan = minibatches.plan(hp, env, True)
+    assert plan == (horizon, horizon, envs, batch, 3)
+    assert plan.gradient_steps == 3 * envs // batch

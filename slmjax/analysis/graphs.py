@@ -236,17 +236,14 @@ def _session_summary(df: pd.DataFrame, failed: float | None) -> str:
     """What the session came to, in one line."""
     score, evaluation = last(df, "final_return"), last(df, "eval_reward")
     frames, seconds = last_finite(df, "frame"), last_finite(df, "wall_t")
-    nothing = _silence(df) if failed is None else f"FAILED by frame {failed:.0f}"
+    silence = "no final return" if _has(df, "total_reward") else NO_EPISODE
+    nothing = silence if failed is None else f"FAILED by frame {failed:.0f}"
     said = [
         f"final return {number(score)}" if np.isfinite(score) and failed is None else nothing,
         f"greedy evaluation {number(evaluation)}" if np.isfinite(evaluation) else "",
         f"{EngFormatter(sep='')(frames)} frames in {duration(seconds)}" if np.isfinite(seconds) else "",
     ]
     return style.GAP.join(part for part in said if part)
-
-
-def _silence(df: pd.DataFrame) -> str:
-    return "no final return" if _has(df, "total_reward") else NO_EPISODE
 
 
 def _has(df: pd.DataFrame, column: str) -> bool:

@@ -18,7 +18,7 @@ def named(tree: PyTree) -> list[tuple[str, Any]]:
 
 def described(template: PyTree) -> list[tuple[str, Any]]:
     """Names, shapes and dtypes of the arrays that stand for a pytree; of random keys, those of their data."""
-    return [(name, _data(leaf)) for name, leaf in named(template)]
+    return [(name, jax.eval_shape(jax.random.key_data, x) if is_key(x) else x) for name, x in named(template)]
 
 
 def check(template: PyTree, arrays: Mapping[str, Any], what: str, *, exact: bool = False) -> None:
@@ -57,10 +57,6 @@ def as_leaf(want: Any, value: np.ndarray) -> jax.Array:
     """The leaf that an array stands for: itself, or keys of random numbers as `want` is."""
     placed = jnp.asarray(value)
     return jax.random.wrap_key_data(placed, dtype=want.dtype) if is_key(want) else placed
-
-
-def _data(leaf: Any) -> Any:
-    return jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
 
 
 def _kind(dtype: Any) -> str:

@@ -62,7 +62,11 @@ def make_agent(spec: Spec, env: VectorEnv | None = None) -> Agent:
     name = spec.agent.algorithm.name
     algorithm: Algorithm = registry.resolve("algorithm", name)
     if not isinstance(env.action_space, algorithm.actions):
-        able = [n for n in registry.names("algorithm") if _acts_in(n, env)]
+        able = [
+            n
+            for n in registry.names("algorithm")
+            if isinstance(env.action_space, registry.resolve("algorithm", n).actions)
+        ]
         raise SpecError(
             f"{name} cannot act in {spec.env.name}, whose actions are {env.action_space}. "
             f"These can: {', '.join(able)}.",
@@ -82,10 +86,6 @@ def _refuse_unread(spec: Spec, algorithm: Algorithm, env: VectorEnv) -> None:
         refuse_unread(net, "agent.net", "it is for update_type: polyak", "polyak_coef")
     else:
         refuse_unread(net, "agent.net", "it is for update_type: replace", "update_frequency")
-
-
-def _acts_in(name: str, env: VectorEnv) -> bool:
-    return isinstance(env.action_space, registry.resolve("algorithm", name).actions)
 
 
 def make_session(spec: Spec, env: VectorEnv | None = None) -> Program:

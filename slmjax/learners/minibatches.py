@@ -18,12 +18,14 @@ class Plan(NamedTuple):
     """How a rollout `[T, E, ...]` becomes minibatches.
 
     Attributes:
-        length: steps that stay together: 1, or `T` for a network with a carry.
+        horizon: steps `T` of each environment.
+        length: steps that stay together: 1, or `T` for a network with a carry or a rollout that is not split.
         sequences: how many such pieces there are, `T x E / length`.
         batch: pieces of one minibatch.
         epochs: passes over the rollout.
     """
 
+    horizon: int
     length: int
     sequences: int
     batch: int
@@ -33,6 +35,12 @@ class Plan(NamedTuple):
     def gradient_steps(self) -> int:
         """Minibatches of one update."""
         return self.epochs * (self.sequences // self.batch)
+
+
+def whole(hp: HP, env: VectorEnv) -> Plan:
+    """One gradient step on all `training_frequency` steps of each environment."""
+    horizon = hp.algorithm.training_frequency
+    return Plan(horizon, horizon, env.num_envs, env.num_envs, 1)
 
 
 def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Plan:
@@ -52,14 +60,14 @@ def plan(hp: HP, env: VectorEnv, recurrent: bool) -> Plan:
             "agent.algorithm.minibatch_size",
         )
     if not recurrent:
-        return Plan(1, size, alg.minibatch_size, alg.training_epoch)
+        return Plan(alg.time_horizon, 1, size, alg.minibatch_size, alg.training_epoch)
     enough = (n for n in range(1, env.num_envs + 1) if n * alg.time_horizon >= alg.minibatch_size)
     batch = next(n for n in enough if env.num_envs % n == 0)
-    return Plan(alg.time_horizon, env.num_envs, batch, alg.training_epoch)
+    return Plan(alg.time_horizon, alg.time_horizon, env.num_envs, batch, alg.training_epoch)
 
 
 def learn(
-    plan: Plan | None,
+    plan: Plan,
     step: Callable[..., tuple[Learned, Logs]],
     learned: Learned,
     batch: PyTree,
@@ -69,14 +77,14 @@ def learn(
     """All gradient steps on one rollout, and the means of what they log.
 
     Args:
-        plan: how the rollout is split; None: it is not, and there is one step.
+        plan: how the rollout is split.
         step: `(learned, batch [L, B, ...], carry [B, ...]) -> (learned, logs)` (`descent`).
         learned: before the first step.
         batch: the rollout, `[T, E, ...]`.
         carry: with which it began, `[E, ...]`.
         rng: key of the shuffling.
     """
-    if plan is None:
+    if plan.gradient_steps == 1:  # nothing to shuffle
         return step(learned, batch, carry)
     pieces = split(plan, batch)
     some = lambda learned, index: step(learned, *take(index, pieces, carry))  # noqa: E731

@@ -125,9 +125,13 @@ def make(hp: HP, env: VectorEnv, *, loss: Loss, minibatched: bool = False) -> Ag
             `minibatches.plan`.
     """
     parts = build(hp, env)
-    split = minibatches.plan(hp, env, bool(jax.tree.leaves(parts.net.carry(1)))) if minibatched else None
-    horizon = hp.algorithm.time_horizon if split else hp.algorithm.training_frequency
-    _refuse_single(hp, horizon * env.num_envs, split)
+    plan = minibatches.plan(hp, env, parts.net.recurrent) if minibatched else minibatches.whole(hp, env)
+    if hp.algorithm.normalize_advantages and plan.length * plan.batch == 1:
+        raise SpecError(
+            "expected at least 2 transitions a gradient step with normalize_advantages (the standardised advantage of "
+            "one is always 0), got 1.",
+            f"agent.algorithm.{'minibatch_size' if minibatched else 'training_frequency'}",
+        )
 
     def total(params: PyTree, batch: Sample, carry: PyTree, hp: HP) -> tuple[Array, Logs]:
         policy, value, _ = parts.net.unroll(params, batch.obs, carry, batch.resets)
@@ -139,28 +143,22 @@ def make(hp: HP, env: VectorEnv, *, loss: Loss, minibatched: bool = False) -> Ag
         batch, learner = parts.sample(state.policy, state.learner, rollout, hp)
         step = descent(partial(total, hp=hp), actor_critic_optimizer(hp.net))
         learned = Learned(state.policy.params, learner.opt_state)
-        learned, logs = minibatches.learn(split, step, learned, batch, rollout.carry, rng)
+        learned, logs = minibatches.learn(plan, step, learned, batch, rollout.carry, rng)
         seen = state.policy.obs_moments
         if hp.algorithm.normalize_obs:
             flat = rollout.obs.reshape(-1, *rollout.obs.shape[2:])
             seen = moments.update(seen, flat, rollout.weight.reshape(-1))
         return AgentState(PolicyState(learned.params, seen), learner._replace(opt_state=learned.opt_state)), logs
 
-    steps = split.gradient_steps if split else 1
     agent = Agent(
-        init=parts.init, act=parts.act, update=update, horizon=horizon, opt_steps=steps, carry=parts.net.carry
+        init=parts.init,
+        act=parts.act,
+        update=update,
+        horizon=plan.horizon,
+        opt_steps=plan.gradient_steps,
+        carry=parts.net.carry,
     )
     return preprocess_rollouts(agent, hp, env)
-
-
-def _refuse_single(hp: HP, size: int, split: minibatches.Plan | None) -> None:
-    key, batch = ("minibatch_size", split.length * split.batch) if split else ("training_frequency", size)
-    if hp.algorithm.normalize_advantages and batch == 1:
-        raise SpecError(
-            "expected at least 2 transitions a gradient step with normalize_advantages (the standardised advantage of "
-            "one is always 0), got 1.",
-            f"agent.algorithm.{key}",
-        )
 
 
 def build(hp: HP, env: VectorEnv, *, recurrent: bool = True) -> OnPolicy:

@@ -48,7 +48,7 @@ def make(hp: HP, env: VectorEnv, *, targets: Targets, minibatched: bool = False)
     """
     space, actions = network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions), masking(space, (actions,))
-    split = minibatches.plan(hp, env, net.recurrent) if minibatched else None
+    plan = minibatches.plan(hp, env, net.recurrent) if minibatched else minibatches.whole(hp, env)
 
     def init(rng: Key, hp: HP) -> AgentState:
         return AgentState(*begin(net.init(rng, hp.net), net_optimizer(hp.net)))
@@ -68,15 +68,15 @@ def make(hp: HP, env: VectorEnv, *, targets: Targets, minibatched: bool = False)
         batch = sample(state.policy, rollout, rng, hp)
         step = descent(partial(loss, hp=hp), net_optimizer(hp.net))
         learned = Learned(state.policy, state.learner)
-        learned, logs = minibatches.learn(split, step, learned, batch, rollout.carry, rng)
+        learned, logs = minibatches.learn(plan, step, learned, batch, rollout.carry, rng)
         return AgentState(*learned), logs
 
     agent = Agent(
         init=init,
         act=act_by_values(net, mask, EXPECTED.q),
         update=update,
-        horizon=hp.algorithm.time_horizon if split else hp.algorithm.training_frequency,
-        opt_steps=split.gradient_steps if split else 1,
+        horizon=plan.horizon,
+        opt_steps=plan.gradient_steps,
         carry=net.carry,
     )
     return preprocess_rollouts(agent, hp, env)

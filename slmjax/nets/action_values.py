@@ -52,14 +52,12 @@ def build_action_values(spec: Any, observation_space: Space, actions: int, width
         (output,), _ = unroll(net, params, obs, carry, ended)
         return per_action(output)
 
-    recurrent = bool(jax.tree.leaves(net.carry(1)))
-
     def transitions(
         params: PyTree, obs: PyTree, final_obs: PyTree, carry: PyTree, ended: Any, burn_in: int = 0
     ) -> tuple[Array, Array]:
         steps = (obs, final_obs, ended)
         warm: list[PyTree] = []
-        if recurrent and burn_in:
+        if net.recurrent and burn_in:
             first, steps = jax.tree.map(lambda x: x[:burn_in], steps), jax.tree.map(lambda x: x[burn_in:], steps)
             fixed = jax.lax.stop_gradient(params)
             *warm, carry = unroll_transitions(net, fixed, first[0], first[1], carry, first[2])
@@ -68,4 +66,4 @@ def build_action_values(spec: Any, observation_space: Space, actions: int, width
         (here,), (there,) = joined
         return per_action(here), per_action(there)
 
-    return ActionValues(net.init, step, over_time, transitions, net.carry, recurrent)
+    return ActionValues(net.init, step, over_time, transitions, net.carry, net.recurrent)

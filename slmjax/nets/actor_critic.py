@@ -22,6 +22,7 @@ class ActorCritic(NamedTuple):
     Attributes:
         init: `(key, spec) -> params`; `spec` is the current `hp.net`.
         carry: `(num_envs) -> carry` of a fresh episode: a dict by part (`actor`, `critic`), or `()`.
+        recurrent: whether there is a carry.
         step: `(params, obs [..., obs], carry) -> (distribution, value [...], carry)`, one step.
         unroll: `(params, obs [T, E, ...], carry [E, ...], resets [T, E]) -> (distribution, value, carry)`, over time as
             `nets.unroll.unroll` does it.
@@ -31,6 +32,7 @@ class ActorCritic(NamedTuple):
 
     init: Callable[[Key, Any], PyTree]
     carry: Callable[[int], PyTree]
+    recurrent: bool
     step: Callable[[PyTree, PyTree, PyTree], tuple[Any, Any, PyTree]]
     unroll: Callable[..., tuple[Any, Any, PyTree]]
     values: Callable[..., tuple[Array, Array]]
@@ -72,7 +74,7 @@ def build_actor_critic(
         (_, value), (_, final), _ = unroll_transitions(net, params, obs, final_obs, carry, resets)
         return value[..., 0], final[..., 0]
 
-    return ActorCritic(init, net.carry, step, over_time, values)
+    return ActorCritic(init, net.carry, net.recurrent, step, over_time, values)
 
 
 def _joined(spec: Any, space: Space, policy: Head, critic: bool, recurrent: bool) -> Net:

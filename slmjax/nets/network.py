@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 
 from slmjax import registry
 from slmjax.types import Head, Net, Space, SpecError
@@ -31,7 +30,7 @@ def build(
         SpecError: the network's keys cannot work, or it needs what the algorithm does not do.
     """
     net: Net = registry.resolve("net", spec.type).build(spec, observation_space, heads, critic)
-    if not recurrent and jax.tree.leaves(net.carry(1)):
+    if net.recurrent and not recurrent:
         raise SpecError(
             f"expected a feed-forward network, got {spec.type}: this algorithm hands no state from step to step.",
             "agent.net.type",

@@ -144,9 +144,6 @@ class MultivariateNormal(NamedTuple):
     def _log_scale(self) -> Array:
         return jnp.sum(jnp.log(jnp.diagonal(self.tril, axis1=-2, axis2=-1)), -1)
 
-    def _density(self, z: Array) -> Array:
-        return jnp.sum(-0.5 * z**2 - _HALF_LOG_2PI, -1) - self._log_scale()
-
     def sample(self, key: Key) -> Array:
         """A raw draw, unbounded."""
         z = _noise(key, self._flat(self.loc))
@@ -154,7 +151,8 @@ class MultivariateNormal(NamedTuple):
 
     def log_prob(self, raw: Array) -> Array:
         """Log-density of the raw value."""
-        return self._density(_solve(self.tril, self._flat(raw - self.loc)))
+        z = _solve(self.tril, self._flat(raw - self.loc))
+        return jnp.sum(-0.5 * z**2 - _HALF_LOG_2PI, -1) - self._log_scale()
 
     def entropy(self) -> Array:
         """Differential entropy of the raw value, in nats."""
