@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from slmjax import registry
 from slmjax.types import Head, Net, Space, SpecError
 
