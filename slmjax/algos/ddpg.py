@@ -13,6 +13,7 @@ with two critics. Actions and their noise are in units of half the range of the 
 from collections.abc import Callable
 from functools import partial
 from math import prod
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -25,6 +26,8 @@ from slmjax.schedules import Schedule
 from slmjax.spec.schema import hyper, key
 from slmjax.types import HP, Agent, Algorithm, Array, Box, Key, VectorEnv
 
+Smooth = Callable[[Array, Key, HP], Array]  # `(unit target action, key, hp) -> unit action`
+
 
 @hyper
 class DDPGKeys(OffPolicyKeys):
@@ -36,11 +39,8 @@ class DDPGKeys(OffPolicyKeys):
     )
 
 
-def deterministic(space: Box, smooth: Callable[[Array, Key, HP], Array] | None = None) -> Actor:
-    """The actor `tanh(output)`, whose actions are explored by clipped noise.
-
-    `smooth`: `(unit target action, key, hp) -> unit action`, before critics are bootstrapped from it.
-    """
+def deterministic(space: Box, smooth: Smooth | None = None) -> Actor:
+    """The actor `tanh(output)`, explored by clipped noise; critics are bootstrapped from `smooth` target actions."""
 
     def unit(output: Array) -> Array:
         return jnp.tanh(output.reshape(*output.shape[:-1], *space.shape))
@@ -66,10 +66,11 @@ def deterministic(space: Box, smooth: Callable[[Array, Key, HP], Array] | None =
     return Actor(prod(space.shape), act, partial(no_noise, space), draws, next_draws)
 
 
-def make(hp: HP, env: VectorEnv, *, number: int = 1, smooth: Callable[[Array, Key, HP], Array] | None = None) -> Agent:
-    """A deterministic actor with `number` critics, of which it goes by the first; for `smooth` see `deterministic`."""
+def make(hp: HP, env: VectorEnv, *, num_critics: int = 1, smooth: Smooth | None = None) -> Agent:
+    """A deterministic actor that learns from the first of its critics; for `smooth` see `deterministic`."""
+    critics: Any = {"num_critics": num_critics, "policy_critics": 1}
     actor = deterministic(env.action_space, smooth)
-    return off_policy.make(hp, env, actor=actor, number=number, judges=1, soft=False, target_actor=True)
+    return off_policy.make(hp, env, actor=actor, soft=False, target_actor=True, **critics)
 
 
 DDPG = Algorithm(DDPGKeys, make, (Box,), ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"})

@@ -57,10 +57,10 @@ def squashed(space: Box) -> Actor:
         unit = random_first(hp, lambda: uniform(carry.value), lambda: jnp.tanh(pi.loc + pi.scale * carry.value))
         return from_unit(unit, space.low, space.high), carry
 
-    def usual_entropy(output: Array, hp: HP) -> Array:
+    def target_entropy(output: Array, hp: HP) -> Array:
         return jnp.full(output.shape[:1], -float(prod(space.shape)))
 
-    return Actor(head.width, act, partial(no_noise, space), draws, draws, usual_entropy)
+    return Actor(head.width, act, partial(no_noise, space), draws, draws, target_entropy)
 
 
 def categorical(space: Discrete) -> Actor:
@@ -78,11 +78,11 @@ def categorical(space: Discrete) -> Actor:
         valid = Categorical(jnp.where(jnp.isneginf(output), output, 0.0))
         return random_first(hp, lambda: valid.sample(rng), lambda: pi.sample(rng)), carry
 
-    def usual_entropy(output: Array, hp: HP) -> Array:
+    def target_entropy(output: Array, hp: HP) -> Array:
         # Of the valid actions alone: an entropy out of reach would raise alpha without bound.
         return hp.algorithm.target_entropy_ratio * jnp.log(jnp.sum(~jnp.isneginf(output), -1))
 
-    return Actor(space.n, act, lambda num_envs: (), draws, draws, usual_entropy)
+    return Actor(space.n, act, lambda num_envs: (), draws, draws, target_entropy)
 
 
 def make(hp: HP, env: VectorEnv, **critics: Any) -> Agent:

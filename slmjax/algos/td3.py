@@ -40,5 +40,5 @@ def smooth(unit: Array, rng: Key, hp: HP) -> Array:
     return jnp.clip(unit + jnp.clip(noise, -limit, limit), -1.0, 1.0)
 
 
-make = partial(ddpg.make, number=2, smooth=smooth)
+make = partial(ddpg.make, num_critics=2, smooth=smooth)
 TD3 = Algorithm(TD3Keys, make, (Box,), ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"})

@@ -79,7 +79,7 @@ class Actor(NamedTuple):
         carry: as `Agent.carry`.
         draws: `(output [B, width], key, hp) -> Draws`, with gradients.
         next_draws: the same, for the states that critics are bootstrapped from.
-        usual_entropy: `(output [B, width], hp) -> [B]`, the entropy that a temperature holds where the spec names none.
+        target_entropy: `(output [B, width], hp) -> [B]`, that of a temperature where the spec names none.
     """
 
     width: int
@@ -87,7 +87,7 @@ class Actor(NamedTuple):
     carry: Callable[[int], PyTree]
     draws: Callable[[Array, Key, HP], Draws]
     next_draws: Callable[[Array, Key, HP], Draws]
-    usual_entropy: Callable[[Array, HP], Array] | None = None
+    target_entropy: Callable[[Array, HP], Array] | None = None
 
 
 class Targets(NamedTuple):
@@ -171,7 +171,7 @@ class _Parts(NamedTuple):
     store: Store
     mask: Callable[[Array, PyTree], Array]
     critic_loss: CriticLoss
-    judges: int
+    policy_critics: int
     soft: bool
     target_actor: bool
     target_critics: bool
@@ -183,13 +183,13 @@ def make(
     *,
     actor: Actor,
     critic_loss: CriticLoss = bootstrapped_loss,
-    number: int = 2,
-    judges: int = 2,
+    num_critics: int = 2,
+    policy_critics: int = 2,
     soft: bool = True,
     target_actor: bool = False,
     target_critics: bool = True,
 ) -> Agent:
-    """An agent with `number` critics, by the least of the first `judges` of which the actor learns.
+    """An agent with `num_critics` critics; the actor learns from the least of the first `policy_critics`.
 
     It is `soft` with a temperature. With a `target_actor`, polyak moves the targets when the actor moves (Fujimoto et
     al. 2018, algorithm 1).
@@ -201,9 +201,9 @@ def make(
     store = replayed.make_store(hp, env, rollout_size=alg.training_frequency * env.num_envs)
     # The actor first: what an error says of observations is then about those of the environment alone.
     net = build(hp.net, space, (Head(actor.width, "actor"),), statistics=True)
-    critics = build_critics(hp.net, space, env.action_space, number)
+    critics = build_critics(hp.net, space, env.action_space, num_critics)
     mask = masking(space, (env.action_space.n,) if isinstance(env.action_space, Discrete) else ())
-    parts = _Parts(net, actor, critics, store, mask, critic_loss, judges, soft, target_actor, target_critics)
+    parts = _Parts(net, actor, critics, store, mask, critic_loss, policy_critics, soft, target_actor, target_critics)
     agent = Agent(
         init=partial(_init, parts),
         act=partial(_act, parts),
@@ -275,22 +275,23 @@ def _learn_actor(
     parts: _Parts, actor: Learned, learner: OffPolicyLearner, batch: Batch, rng: Key, hp: HP
 ) -> tuple[Learned, OffPolicyLearner]:
     """A gradient step of the actor, and of the temperature."""
-    alpha, judges = _alpha(parts, learner, hp), jax.tree.map(lambda x: x[: parts.judges], learner.critics.params)
+    alpha = _alpha(parts, learner, hp)
+    critics = jax.tree.map(lambda x: x[: parts.policy_critics], learner.critics.params)
 
     def loss(params: PyTree) -> tuple[Array, tuple[Logs, PyTree]]:
         (output,), learned = learning(parts.net)(params, batch.obs, batch.weight)
         output = parts.mask(output, batch.obs)
         draws = parts.actor.draws(output, rng, hp)
-        value = soft_value(parts.critics.apply(judges, batch.obs, draws.action), draws, alpha)
+        value = soft_value(parts.critics.apply(critics, batch.obs, draws.action), draws, alpha)
         logs = {"entropy": weighted_mean(entropy(draws), batch.weight)}
-        if parts.actor.usual_entropy is not None:
-            logs["usual"] = weighted_mean(parts.actor.usual_entropy(output, hp), batch.weight)
+        if parts.actor.target_entropy is not None:
+            logs["target"] = weighted_mean(parts.actor.target_entropy(output, hp), batch.weight)
         return -weighted_mean(value, batch.weight), (logs, learned)
 
     actor, logs = descent(loss, net_optimizer(hp.net), statistics=True)(actor)
     if not parts.soft:
         return actor, learner._replace(actor_logs={"actor_loss": logs["loss"]})
-    log_alpha = temperature.learn(learner.log_alpha, logs["entropy"], logs["usual"], hp)
+    log_alpha = temperature.learn(learner.log_alpha, logs["entropy"], logs["target"], hp)
     shown = {"actor_loss": logs["loss"], "entropy": logs["entropy"]}
     return actor, learner._replace(log_alpha=log_alpha, actor_logs=shown)
 

@@ -71,12 +71,12 @@ def loss(log_alpha: Array, entropy: Array, target: Any) -> tuple[Array, Logs]:
     return log_alpha * jax.lax.stop_gradient(entropy - target), {}
 
 
-def learn(log_alpha: Learned, entropy: Array, usual: Any, hp: HP) -> Learned:
-    """One step of log alpha at the `entropy` that the policy has; `usual` is to be held where the spec names none."""
+def learn(log_alpha: Learned, entropy: Array, default: Any, hp: HP) -> Learned:
+    """One step of log alpha at the `entropy` that the policy has; `default` is its target where the spec names none."""
     alg = hp.algorithm
     if alg.fixed_alpha is not None:
         return log_alpha
-    target = usual if alg.target_entropy is None else alg.target_entropy
+    target = default if alg.target_entropy is None else alg.target_entropy
     log_alpha, _ = descent(loss, _optimizer(hp))(log_alpha, entropy, target)
     return log_alpha._replace(params=jnp.clip(log_alpha.params, alg.log_alpha_min, alg.log_alpha_max))
 
