@@ -17,9 +17,13 @@ from slmjax import run as command_line
 from slmjax.analysis.tables import read_session_df
 from slmjax.lab import memory
 from slmjax.lab.checkpoint import Checkpoints, size_of
+from slmjax.lab.dev import unchanged
 from slmjax.lab.folder import locked
 from slmjax.lab.trial import make_trial
+from slmjax.learners.descent import Learned
+from slmjax.learners.off_policy import OffPolicyLearner
 from slmjax.spec import load_spec
+from slmjax.types import AgentState
 
 FRAMES = {"PPO": 4096, "DQN": 4096}
 
@@ -119,6 +123,16 @@ class TestFolder:
         config = write_config(tmp_path, agent={"net": {"optim_spec": {"lr": 0.0}}})
         assert command_line.main([str(config), "dev", "--data", str(tmp_path / "data")]) == 1
         assert "did not change" in capsys.readouterr().out
+
+    def test_a_critic_that_does_not_move_is_named_and_a_fixed_temperature_is_not(self):
+        critics, alpha = Learned({"kernel": np.ones((1, 2, 3))}, np.zeros((1, 4))), Learned(np.ones(1), np.zeros(1))
+        learner = OffPolicyLearner(critics, np.ones((1, 2)), np.zeros((1, 2)), alpha, actor_logs={})
+        before = AgentState({"kernel": np.ones((1, 2))}, learner, memory=np.zeros((1, 5)))
+        after = before._replace(policy={"kernel": np.zeros((1, 2))})
+        assert unchanged(before, after) == [".learner.critics.params['kernel']"]
+        assert unchanged(before, before)[0] == ".policy['kernel']"
+        moved = learner._replace(critics=critics._replace(params={"kernel": np.zeros((1, 2, 3))}))
+        assert not unchanged(before, after._replace(learner=moved))
 
     @pytest.mark.filterwarnings("ignore:overflow")
     @pytest.mark.parametrize(

@@ -145,11 +145,16 @@ def shapes(session: Session) -> str:
 
 
 def unchanged(before: PyTree, after: PyTree) -> list[str]:
-    """Names of the parameters (of the policy, and what is called `params` in the learner) that are the same in both."""
-    params = lambda agent: (agent.policy, getattr(agent.learner, "params", ()))  # noqa: E731
-    named, _ = jax.tree_util.tree_flatten_with_path(params(before))
-    pairs = zip(named, jax.tree.leaves(params(after)), strict=True)
-    return [jax.tree_util.keystr(path) for (path, a), b in pairs if np.array_equal(a, np.asarray(b))]
+    """Names of the parameters that are the same in both: of the policy, and what is called `params` in the learner.
+
+    Both are `AgentState`s with the axis of sessions. A number that stands alone, as a temperature does, may be fixed.
+    """
+    named, _ = jax.tree_util.tree_flatten_with_path(before._replace(memory=()))
+    pairs = zip(named, jax.tree.leaves(after._replace(memory=())), strict=True)
+    same = [(path, np.ndim(a)) for (path, a), b in pairs if np.array_equal(a, np.asarray(b))]
+    part = lambda path: {getattr(node, "name", "") for node in path}  # noqa: E731
+    moves = lambda path, ndim: "policy" in part(path) or ("params" in part(path) and ndim > 1)  # noqa: E731
+    return [jax.tree_util.keystr(path) for path, ndim in same if moves(path, ndim)]
 
 
 def _render(trial: Trial, run: Run, folder: Path) -> str:
