@@ -149,12 +149,10 @@ def unchanged(before: PyTree, after: PyTree) -> list[str]:
 
     Both are `AgentState`s with the axis of sessions. A number that stands alone, as a temperature does, may be fixed.
     """
-    named, _ = jax.tree_util.tree_flatten_with_path(before._replace(memory=()))
-    pairs = zip(named, jax.tree.leaves(after._replace(memory=())), strict=True)
-    same = [(path, np.ndim(a)) for (path, a), b in pairs if np.array_equal(a, np.asarray(b))]
-    part = lambda path: {getattr(node, "name", "") for node in path}  # noqa: E731
-    moves = lambda path, ndim: "policy" in part(path) or ("params" in part(path) and ndim > 1)  # noqa: E731
-    return [jax.tree_util.keystr(path) for path, ndim in same if moves(path, ndim)]
+    named = [(jax.tree_util.keystr(path), x) for path, x in jax.tree_util.tree_leaves_with_path(before)]
+    learned = lambda name, x: name.startswith(".policy") or (".params" in name and np.ndim(x) > 1)  # noqa: E731
+    pairs = zip(named, jax.tree.leaves(after._replace(memory=before.memory)), strict=True)
+    return [name for (name, x), y in pairs if learned(name, x) and np.array_equal(x, np.asarray(y))]
 
 
 def _render(trial: Trial, run: Run, folder: Path) -> str:
