@@ -104,10 +104,7 @@ def make_population(
         sessions: Batches, hp: Batches, frame: int, stop: int, close: bool = True, late: int = 0
     ) -> tuple[Batches, dict[str, np.ndarray]]:
         ended = _rows_ended(program, frame, stop, close)
-
-        def fetch(done: tuple[Session, Packed]) -> tuple[Session, Packed]:
-            return done[0], {names: _fetch(x, ended) for names, x in done[1].items()}
-
+        fetch = lambda done: (done[0], {names: _fetch(x, ended) for names, x in done[1].items()})  # noqa: E731
         now = np.int32(frame), np.int32(stop), np.bool_(close), np.int32(late)
         done = segment([(*batch, *now) for batch in zip(sessions, hp, strict=True)], fetch)
         rows = [packed for _, packed in done]

@@ -70,6 +70,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
     # What is imitated is the raw draw: the action may be a clipped one, which has no likelihood of its own.
     played = env._replace(action_space=parts.raw)
     store = _pooled(replayed.make_store(hp, played, rollout_size=agent.horizon * env.num_envs), alg.sil_pool)
+    iterations, passes = alg.training_iter, alg.training_batch_iter
 
     def init(rng: Key, hp: HP) -> AgentState:
         return agent.init(rng, hp)._replace(memory=store.init())
@@ -90,24 +91,14 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
             # Where no return is known an optimiser's momentum would act alone.
             return where(jnp.sum(batch.weight) > 0, moved, before), logs, error
 
-        learned, ring, logs = replayed.replay(
-            store,
-            state.memory,
-            past,
-            Learned(after.policy.params, after.learner.opt_state),
-            step,
-            hp,
-            batches=alg.training_iter,
-            passes=alg.training_batch_iter,
-            sample_key=sample_key,
-            step_key=choose_key,
-        )
+        start = Learned(after.policy.params, after.learner.opt_state)
+        draws = {"batches": iterations, "passes": passes, "sample_key": sample_key, "step_key": choose_key}
+        learned, ring, logs = replayed.replay(store, state.memory, past, start, step, hp, **draws)
         metrics |= {f"sil_{name}": value for name, value in logs.items()}
         policy = after.policy._replace(params=learned.params)
         return AgentState(policy, after.learner._replace(opt_state=learned.opt_state), ring), metrics
 
-    steps = alg.training_iter * alg.training_batch_iter
-    return agent._replace(init=init, update=update, opt_steps=agent.opt_steps + steps)
+    return agent._replace(init=init, update=update, opt_steps=agent.opt_steps + iterations * passes)
 
 
 def _loss(net: ActorCritic, params: PyTree, batch: Batch, hp: HP) -> tuple[Array, Logs]:

@@ -23,7 +23,7 @@ from slmjax.learners.value_heads import EXPECTED, ValueHead, greedy_policy
 from slmjax.maths.losses import weighted_mean
 from slmjax.memory.replay import Batch
 from slmjax.memory.sequences import Pair, side_by_side
-from slmjax.nets.action_values import build_action_values
+from slmjax.nets.action_values import ActionValues, build_action_values
 from slmjax.nets.optim import net_optimizer
 from slmjax.policies.masks import masking
 from slmjax.types import HP, Agent, AgentState, Array, Key, PyTree, Rollout, VectorEnv
@@ -78,32 +78,13 @@ def make(
     alg, space, actions = hp.algorithm, network_space(hp, env), env.action_space.n
     net, mask = build_action_values(hp.net, space, actions, head.width), masking(space, (actions,))
     store = replayed.make_store(hp, env, rollout_size=alg.training_frequency * env.num_envs, windows=net.recurrent)
+    loss = partial(q_loss, net=net, mask=mask, rule=rule, head=head)
+    iterations, passes = alg.training_iter, alg.training_batch_iter
     followed = lambda learned: learned.params if target_network else ()  # noqa: E731
 
     def init(rng: Key, hp: HP) -> AgentState:
         params, opt_state = begin(net.init(rng, hp.net), net_optimizer(hp.net))
         return AgentState(params, QLearner(jax.tree.map(jnp.copy, params) if target_network else (), opt_state))
-
-    def loss(params: PyTree, batch: Batch, target: PyTree, hp: HP) -> tuple[Array, Logs]:
-        """The mean loss of a batch; the values of the best actions, and the error of each prediction."""
-
-        def predict(params: PyTree) -> Pair:
-            carry, burn_in = net.carry(batch.weight.shape[-1]), getattr(hp.memory, "burn_in", 0)
-            return net.transitions(params, batch.obs, batch.final_obs, carry, batch.resets, burn_in)
-
-        # Both networks at s and at s': a rule may read any of the four, and XLA drops what it does not read.
-        online = predict(params)
-        fixed = predict(target) if target_network else jax.lax.stop_gradient(online)
-        flat, online, fixed = side_by_side((batch, online, fixed), batch.last)
-
-        def values(outputs: Pair) -> QValues:
-            return QValues(*(mask(head.q(x, hp), o) for x, o in zip(outputs, (flat.obs, flat.final_obs), strict=True)))
-
-        r_t, policy_t = rule(jax.lax.stop_gradient(values(online)), values(fixed), flat, hp)
-        losses, error = head.loss(online[0], flat.action, r_t, flat.discount_t, fixed[1], policy_t, hp)
-        best = weighted_mean(jnp.max(values(online).q_tm1, -1), flat.weight)
-        logs = {"q_value": best, "error": (error * flat.weight).reshape(batch.weight.shape)}
-        return weighted_mean(losses * flat.importance, flat.weight), logs
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
         descend = descent(partial(loss, hp=hp), net_optimizer(hp.net))
@@ -117,15 +98,7 @@ def make(
 
         start = Learned(state.policy, state.learner.opt_state), state.learner.target
         (learned, target), ring, logs = replayed.replay(
-            store,
-            state.memory,
-            rollout,
-            start,
-            step,
-            hp,
-            batches=alg.training_iter,
-            passes=alg.training_batch_iter,
-            sample_key=rng,
+            store, state.memory, rollout, start, step, hp, batches=iterations, passes=passes, sample_key=rng
         )
         target = after_update(target, followed(learned), hp, rollout.reward.size)
         return AgentState(learned.params, QLearner(target, learned.opt_state), ring), logs
@@ -136,7 +109,42 @@ def make(
         update=update,
         horizon=alg.training_frequency,
         warmup=alg.training_start_step,
-        opt_steps=alg.training_iter * alg.training_batch_iter,
+        opt_steps=iterations * passes,
         carry=net.carry,
     )
     return stack_frames(replayed.remembers(agent, store), hp, env)
+
+
+def q_loss(
+    params: PyTree,
+    batch: Batch,
+    target: PyTree,
+    hp: HP,
+    *,
+    net: ActionValues,
+    mask: Callable[[Array, PyTree], Array],
+    rule: Rule,
+    head: ValueHead,
+) -> tuple[Array, Logs]:
+    """The mean loss of a batch; the values of the best actions, and the error of each prediction.
+
+    `target` are the parameters of the target network, or `()`.
+    """
+
+    def predict(params: PyTree) -> Pair:
+        carry, burn_in = net.carry(batch.weight.shape[-1]), getattr(hp.memory, "burn_in", 0)
+        return net.transitions(params, batch.obs, batch.final_obs, carry, batch.resets, burn_in)
+
+    # Both networks at s and at s': a rule may read any of the four, and XLA drops what it does not read.
+    online = predict(params)
+    fixed = predict(target) if target else jax.lax.stop_gradient(online)
+    flat, online, fixed = side_by_side((batch, online, fixed), batch.last)
+
+    def values(outputs: Pair) -> QValues:
+        return QValues(*(mask(head.q(x, hp), o) for x, o in zip(outputs, (flat.obs, flat.final_obs), strict=True)))
+
+    r_t, policy_t = rule(jax.lax.stop_gradient(values(online)), values(fixed), flat, hp)
+    losses, error = head.loss(online[0], flat.action, r_t, flat.discount_t, fixed[1], policy_t, hp)
+    best = weighted_mean(jnp.max(values(online).q_tm1, -1), flat.weight)
+    logs = {"q_value": best, "error": (error * flat.weight).reshape(batch.weight.shape)}
+    return weighted_mean(losses * flat.importance, flat.weight), logs
