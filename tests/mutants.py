@@ -255,7 +255,7 @@ MUTANTS = (
         "algos/ppo.py",
         "where no guard stands: PPO's value loss",
         "value_loss = elementwise(value - batch.target)",
-        "value_loss = jnp.mean(elementwise(value[..., None] - batch.target), -1)",
+        "value_loss = jnp.mean(elementwise(value.reshape(-1, 1) - batch.target.reshape(-1)), 1).reshape(value.shape)",
         (PPO,),
     ),
     Mutant(
