@@ -13,7 +13,6 @@ with two critics. Actions and their noise are in units of half the range of the 
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -68,9 +67,10 @@ def deterministic(space: Box, smooth: Smooth | None = None) -> Actor:
 
 def make(hp: HP, env: VectorEnv, *, num_critics: int = 1, smooth: Smooth | None = None) -> Agent:
     """A deterministic actor that learns from the first of its critics; for `smooth` see `deterministic`."""
-    critics: Any = {"num_critics": num_critics, "policy_critics": 1}
     actor = deterministic(env.action_space, smooth)
-    return off_policy.make(hp, env, actor=actor, soft=False, target_actor=True, **critics)
+    return off_policy.make(
+        hp, env, actor=actor, num_critics=num_critics, policy_critics=1, soft=False, target_actor=True
+    )
 
 
 DDPG = Algorithm(DDPGKeys, make, (Box,), ("Replay",), unread=POLICY_GRADIENT_KEYS, net={"update_type": "polyak"})

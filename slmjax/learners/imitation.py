@@ -76,7 +76,7 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
         return agent.init(rng, hp)._replace(memory=store.init())
 
     def update(state: AgentState, rollout: Rollout, rng: Key, hp: HP) -> tuple[AgentState, Logs]:
-        base_key, sample_key, choose_key = jax.random.split(rng, 3)
+        base_key, draw, pick = jax.random.split(rng, 3)
         after, metrics = agent.update(state, rollout, base_key, hp)
         final_obs = parts.normalize(state.policy, preprocess_rollout(rollout, hp, env).final_obs)
         _, final_value, _ = parts.net.step(state.policy.params, final_obs, ())
@@ -91,9 +91,10 @@ def make(hp: HP, env: VectorEnv, *, base: Callable[[HP, VectorEnv], Agent]) -> A
             # Where no return is known an optimiser's momentum would act alone.
             return where(jnp.sum(batch.weight) > 0, moved, before), logs, error
 
-        start = Learned(after.policy.params, after.learner.opt_state)
-        draws = {"batches": iterations, "passes": passes, "sample_key": sample_key, "step_key": choose_key}
-        learned, ring, logs = replayed.replay(store, state.memory, past, start, step, hp, **draws)
+        start, ring = Learned(after.policy.params, after.learner.opt_state), state.memory
+        learned, ring, logs = replayed.replay(
+            store, ring, past, start, step, hp, batches=iterations, passes=passes, sample_key=draw, step_key=pick
+        )
         metrics |= {f"sil_{name}": value for name, value in logs.items()}
         policy = after.policy._replace(params=learned.params)
         return AgentState(policy, after.learner._replace(opt_state=learned.opt_state), ring), metrics
