@@ -48,10 +48,15 @@ def values(result, obs: list[float]) -> np.ndarray:
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}, "kwargs": {"continuous": True}}
 
 
+# With 64 transitions a batch, eight seeds of CrossQ in twenty miss by more than is allowed here; with 256 none, by 0.06
+# at most.
+LARGE = {"memory": {"batch_size": 256}}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["SoftActorCritic", "CrossQ"])
-def test_the_best_action_may_depend_on_the_observation(algorithm):
-    result = learn(algorithm, "matching_action", 8000, **CALM)
+@pytest.mark.parametrize(("algorithm", "changes"), [("SoftActorCritic", {}), ("CrossQ", LARGE)])
+def test_the_best_action_may_depend_on_the_observation(algorithm, changes):
+    result = learn(algorithm, "matching_action", 8000, **CALM, **changes)
     found = actions(result, [-1.0, 1.0])[..., 0]
     np.testing.assert_allclose(found, np.broadcast_to([0.3, 2.7], found.shape), atol=0.15)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agents import slow_ones, spec_of
+from agents import merge, slow_ones, spec_of
 from ladder import BOXED, PROBES, ascend, climb, cooling, found
 
 from slmjax.algos.c51 import categorical
@@ -101,7 +101,9 @@ SOFT = {"algorithm": fading(8000) | {"training_iter": 8}}
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}}
 # What batches say of the mean is noise: with 128 transitions one seed in twenty misses by more than `NOISY` allows.
 LARGE = {"memory": {"batch_size": 256}}
-REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT | LARGE, "TD3": CALM, "DDPG": CALM}
+# With the momentum of CrossQ's paper. With Adam's own, two seeds in twenty miss the constant reward of a box.
+LIGHT = {"net": {"optim_spec": {"b1": 0.5}}}
+REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT | LARGE | LIGHT, "TD3": CALM, "DDPG": CALM}
 FRAMES = 16_000
 # Two actions are learned in a quarter of the updates.
 QUICKLY = {("CrossQ", False): (LARGE | {"algorithm": fading(5000) | {"training_iter": 4}}, FRAMES // 2)}
@@ -110,7 +112,7 @@ QUICKLY = {("CrossQ", False): (LARGE | {"algorithm": fading(5000) | {"training_i
 @functools.cache
 def climb_with(algorithm, boxed):
     changes, frames = QUICKLY.get((algorithm, boxed), (REPLAYED[algorithm], FRAMES))
-    spec = spec_of(algorithm, "probes:best_action", frames, **changes, net=cooling(frames))
+    spec = spec_of(algorithm, "probes:best_action", frames, **merge(changes, {"net": cooling(frames)}))
     return ascend(spec, BOXED, ACTION) if boxed else ascend(spec, PROBES, Discrete(2))
 
 
@@ -126,6 +128,7 @@ def test_a_value_is_found_from_replay(algorithm, probe):
     check(climb_with(algorithm, False), probe, critics_of(Discrete(2)), tolerance=NOISY.get(algorithm, 1.0))
 
 
+@pytest.mark.timeout(900)  # the first of an algorithm learns in all of them
 @pytest.mark.parametrize("probe", BOXED)
 @pytest.mark.parametrize("algorithm", slow_ones(REPLAYED, (*ALIKE, "CrossQ")))
 def test_a_value_is_found_in_a_box(algorithm, probe):

@@ -31,13 +31,13 @@ FRAMES, ROW = 8192, 5120
 CLOCKS = ("wall_t", "fps")
 SLOW = {"optim_spec": {"name": "Adam", "lr": 1e-4}}  # short episodes, so that a hundred end in the row
 FAMILIES = {
-    "PPO": ("PPO", {}),
+    "PPO": ("PPO", {"net": SLOW}),
     "PPO, RecurrentNet": ("PPO", {"net": {"type": "RecurrentNet", "hid_layers": None, "rnn_hidden_size": 8} | SLOW}),
     "ActorCritic": ("ActorCritic", {}),
-    "Reinforce": ("Reinforce", {}),
+    "Reinforce": ("Reinforce", {"net": SLOW}),
     "DQN": ("DQN", {"algorithm": {"training_frequency": 16}}),
     "SoftActorCritic": ("SoftActorCritic", {"algorithm": {"training_frequency": 32}}),
-    "PPOSIL": ("PPOSIL", {}),
+    "PPOSIL": ("PPOSIL", {"net": SLOW}),
 }
 USUAL = {"PPO, RecurrentNet", "ActorCritic", "DQN"}
 
