@@ -101,7 +101,8 @@ SOFT = {"algorithm": fading(8000) | {"training_iter": 8}}
 CALM = {"algorithm": {"training_start_step": 1024, "training_iter": 16}}
 # What batches say of the mean is noise: with 128 transitions one seed in twenty misses by more than `NOISY` allows.
 LARGE = {"memory": {"batch_size": 256}}
-# With the momentum of CrossQ's paper. With Adam's own, two seeds in twenty miss the constant reward of a box.
+# With the momentum of CrossQ's paper none of twelve seeds misses the constant reward of a box; with Adam's own two in
+# twenty do.
 LIGHT = {"net": {"optim_spec": {"b1": 0.5}}}
 REPLAYED = {"SoftActorCritic": SOFT, "CrossQ": SOFT | LARGE | LIGHT, "TD3": CALM, "DDPG": CALM}
 FRAMES = 16_000
@@ -128,7 +129,6 @@ def test_a_value_is_found_from_replay(algorithm, probe):
     check(climb_with(algorithm, False), probe, critics_of(Discrete(2)), tolerance=NOISY.get(algorithm, 1.0))
 
 
-@pytest.mark.timeout(900)  # the first of an algorithm learns in all of them
 @pytest.mark.parametrize("probe", BOXED)
 @pytest.mark.parametrize("algorithm", slow_ones(REPLAYED, (*ALIKE, "CrossQ")))
 def test_a_value_is_found_in_a_box(algorithm, probe):
