@@ -127,7 +127,7 @@ def run(entry: Entry, more: Sequence[str] = ()) -> dict[str, Any]:
         "final_return": metrics["final_return"],
         "final_return_ma": metrics["final_return_ma"],
         "std": metrics["final_return_ma_std"],
-        "greedy": metrics["final_eval_reward"],
+        "greedy": metrics["final_eval_reward_mean"],
         "greedy_sessions": sorted(finals),
         "digest": digest(entry),
         "commit": _git("log", "-1", "--format=%h", "--", "slmjax", "configs"),

@@ -161,6 +161,12 @@ class TestTrialGraph:
         assert set(legend(fig)) == crowd | named
         assert len(fig.axes[0].lines) + len(fig.axes[0].collections) < 12
 
+    def test_greedy_evaluations_are_interquartile_means(self):
+        played = [1.0, 2.0, 3.0, -1e6, 1e6]
+        evals = [np.where(np.arange(20) == 9, x, NAN) for x in played]
+        dfs = [df.assign(eval_reward=one) for df, one in zip(trial(5), evals, strict=True)]
+        np.testing.assert_array_equal(the(graphs.draw_trial(dfs, "t"), "greedy").get_ydata(), [2.0])
+
     def test_the_headline_is_the_summary(self):
         sessions = trial(5)
         fig = graphs.draw_trial(sessions, "t", (), 20.0)

@@ -146,6 +146,15 @@ class TestTrial:
         assert got["final_return_mean"] == pytest.approx(np.mean(scores))
         assert [entry["final_return"] for entry in got["sessions"]] == scores
 
+    def test_the_greedy_evaluation_beside_it_is_the_same_statistic(self):
+        played = [2.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, -1e6]  # one session far off: a mean would tell of nothing else
+        tables = [table(x, eval_reward=[NAN, x]) for x in played]
+        got = metrics.trial_metrics(tables, 0.0)
+        assert got["final_eval_reward"] == got["final_return"] == iqm(played)
+        assert got["final_eval_reward_mean"] == pytest.approx(np.mean(played))
+        assert summary(got).startswith("final return 3.5 [")
+        assert "greedy evaluation 3.5," in summary(got)
+
     def test_failed_sessions_and_silent_ones_are_named_and_not_in_it(self):
         got = metrics.trial_metrics([table(5.0), table(NAN), table(1e9), table(7.0)], 0.0, failed={2: 50})
         assert got["final_return"] == 6.0

@@ -170,12 +170,12 @@ def _stuck(ax: Axes, frame: Floats, values: Floats, odd: Mapping[int, int]) -> N
 
 
 def _evaluations(ax: Axes, sessions: Sequence[pd.DataFrame]) -> None:
-    """Greedy evaluations, means over sessions."""
+    """Greedy evaluations, interquartile means over sessions, as the line that they stand beside."""
     if not sessions or not all(_has(df, "eval_reward") for df in sessions):
         return
     frame, values = align(sessions, "eval_reward")
     seen = np.isfinite(values).any(axis=0)
-    ax.plot(frame[seen], np.nanmean(values[:, seen], axis=0), "D", color=ORANGE, label="greedy evaluation", **DOTS)
+    ax.plot(frame[seen], middle(values[:, seen]), "D", color=ORANGE, label="greedy evaluation", **DOTS)
 
 
 def _failures(ax: Axes, sessions: Sequence[pd.DataFrame], failed: Failed, bounded: bool) -> None:

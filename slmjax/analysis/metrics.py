@@ -83,10 +83,11 @@ def trial_metrics(
 ) -> dict[str, Any]:
     """The scalars of a trial: what its sessions came to, how far they agree, and each session's own.
 
-    `final_return` is the interquartile mean over the sessions, every other scalar the mean. Failed sessions are listed
-    and never averaged in. A scalar that is None in some sessions is averaged over the others; `no_episode` lists those
-    that never finished an episode, `no_final_episode` those that finished none in the last tenth of the budget, so
-    that nobody takes their absence for success; `stuck` those that ended far below the others (see there).
+    `final_return` and `final_eval_reward`, which stand side by side, are interquartile means over the sessions, every
+    other scalar is the mean. Failed sessions are listed and never averaged in. A scalar that is None in some sessions
+    is averaged over the others; `no_episode` lists those that never finished an episode, `no_final_episode` those that
+    finished none in the last tenth of the budget, so that nobody takes their absence for success; `stuck` those that
+    ended far below the others (see there).
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
@@ -98,14 +99,16 @@ def trial_metrics(
     Returns:
         JSON-ready (None where undefined): `num_sessions` (failed ones included), `frame` and `budget`, `failed`,
         `no_episode`, `no_final_episode`, `stuck`, `random_baseline`, every name in `SCALARS`; of `final_return` also
-        `_ci95` (of the interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); `consistency`; of
-        `final_return_ma` also `_std`, `_iqm`, `_ci95` (of the mean), `_iqm_ci95`, and `_absent` (why there is none,
-        where the window is the reason); and `sessions`, one mapping a session.
+        `_ci95` (of the interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); of
+        `final_eval_reward` also `_mean`; `consistency`; of `final_return_ma` also `_std`, `_iqm`, `_ci95` (of the
+        mean), `_iqm_ci95`, and `_absent` (why there is none, where the window is the reason); and `sessions`, one
+        mapping a session.
     """
     baseline = None if random_baseline is None else _or_none(random_baseline)
     per_session = [_session_entry(index, df, baseline, failed, window) for index, df in enumerate(sessions)]
     sound = [entry for entry in per_session if not entry["failed"]]
     final, average = _known(sound, "final_return"), _known(sound, "final_return_ma")
+    greedy = _known(sound, "final_eval_reward")
     frame = max((entry["frame"] for entry in per_session), default=0)
     return {
         "num_sessions": len(sessions),
@@ -118,9 +121,11 @@ def trial_metrics(
         "random_baseline": baseline,
         **{name: _mean(_known(sound, name)) for name in SCALARS},
         "final_return": _iqm(final),
+        "final_eval_reward": _iqm(greedy),
         "final_return_ci95": _ends(bootstrap_ci(final, iqm)),
         "final_return_mean": _mean(final),
         "final_return_std": _std(final),
+        "final_eval_reward_mean": _mean(greedy),
         "consistency": _or_none(consistency([sessions[entry["session"]] for entry in sound], baseline)),
         "final_return_ma_std": _std(average),
         "final_return_ma_ci95": _ends(bootstrap_ci(average)),
