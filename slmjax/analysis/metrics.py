@@ -84,10 +84,9 @@ def trial_metrics(
     """The scalars of a trial: what its sessions came to, how far they agree, and each session's own.
 
     `final_return` and `final_eval_reward`, which stand side by side, are interquartile means over the sessions, every
-    other scalar is the mean. Failed sessions are listed and never averaged in. A scalar that is None in some sessions
-    is averaged over the others; `no_episode` lists those that never finished an episode, `no_final_episode` those that
-    finished none in the last tenth of the budget, so that nobody takes their absence for success; `stuck` those that
-    ended far below the others (see there).
+    other scalar is the mean, over those in which it is not None. Failed sessions are listed and never averaged in;
+    `no_episode` lists those that never finished an episode, `no_final_episode` those that finished none in the last
+    tenth of the budget, `stuck` those that ended far below the others (see there).
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
@@ -101,8 +100,7 @@ def trial_metrics(
         `no_episode`, `no_final_episode`, `stuck`, `random_baseline`, every name in `SCALARS`; of `final_return` also
         `_ci95` (of the interquartile mean: a list of two, bootstrap), `_mean` and `_std` (ddof 1); of
         `final_eval_reward` also `_mean`; `consistency`; of `final_return_ma` also `_std`, `_iqm`, `_ci95` (of the
-        mean), `_iqm_ci95`, and `_absent` (why there is none, where the window is the reason); and `sessions`, one
-        mapping a session.
+        mean), `_iqm_ci95`, and `_absent` (the reason, where its window is too long); and `sessions`, one mapping each.
     """
     baseline = None if random_baseline is None else _or_none(random_baseline)
     per_session = [_session_entry(index, df, baseline, failed, window) for index, df in enumerate(sessions)]
