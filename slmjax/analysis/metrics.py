@@ -86,7 +86,7 @@ def trial_metrics(
     `final_return` and `final_eval_reward`, which stand side by side, are interquartile means over the sessions, every
     other scalar is the mean, over those in which it is not None. Failed sessions are listed and never averaged in;
     `no_episode` lists those that never finished an episode, `no_final_episode` those that finished none in the last
-    tenth of the budget, `stuck` those that ended far below the others (see there).
+    tenth of the budget, so that nobody takes their absence for success; `stuck` those that ended far below the rest.
 
     Args:
         sessions: the sessions' tables, in the order of their indices.
